@@ -1,0 +1,6 @@
+"Video semantic segmentation you can read."
+from importlib.metadata import PackageNotFoundError, version as _version
+try: __version__ = _version('segvid')
+except PackageNotFoundError: __version__ = '0+unknown'  # a checkout on the path that was never installed
+
+from . import mit  # registers mit_b0 ... mit_b5 with timm
