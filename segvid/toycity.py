@@ -14,6 +14,7 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 import numpy as np
+from fastcore.basics import patch
 from PIL import Image, ImageDraw
 from .labels import cityscapes_labels
 
@@ -28,22 +29,28 @@ class StreetCamera:
     eye:float=1.7       # height above the road, meters
     near:float=0.5      # nothing nearer than this is drawn, meters
 
-    def look(self,
-        points, # places in the street, (n,3), meters
-    )->np.ndarray: # the same places as seen from the camera, (n,3), meters
-        "Move and turn the world so that the camera is at the origin and looks along z"
-        x, y, z = (np.asarray(points, float) - (self.x, self.eye, self.z)).T
-        c, s = np.cos(self.yaw), np.sin(self.yaw)
-        return np.stack([c*x - s*z, y, s*x + c*z], 1)
+# %% ../nbs/03_toycity.ipynb #c012
+@patch
+def look(
+    self:StreetCamera, # where we look from
+    points, # places in the street, (n,3), meters
+)->np.ndarray: # the same places as seen from the camera, (n,3), meters
+    "Move and turn the world so that the camera is at the origin and looks along z"
+    x, y, z = (np.asarray(points, float) - (self.x, self.eye, self.z)).T
+    c, s = np.cos(self.yaw), np.sin(self.yaw)
+    return np.stack([c*x - s*z, y, s*x + c*z], 1)
 
-    def project(self,
-        seen, # what `look` gave, (n,3), z > 0
-    )->np.ndarray: # pixel coordinates (right, down), (n,2)
-        "Perspective: divide by the distance"
-        (H, W), focal = self.size, 0.8*self.size[1]
-        return np.stack([W/2 + focal*seen[:, 0]/seen[:, 2], 0.45*H - focal*seen[:, 1]/seen[:, 2]], 1)
+# %% ../nbs/03_toycity.ipynb #c014
+@patch
+def project(
+    self:StreetCamera, # where we look from
+    seen, # what `look` gave, (n,3), meters, z > 0
+)->np.ndarray: # pixel coordinates (right, down), (n,2)
+    "Perspective: divide by the distance"
+    (H, W), focal = self.size, 0.8*self.size[1]
+    return np.stack([W/2 + focal*seen[:, 0]/seen[:, 2], 0.45*H - focal*seen[:, 1]/seen[:, 2]], 1)
 
-# %% ../nbs/03_toycity.ipynb #c013
+# %% ../nbs/03_toycity.ipynb #c017
 def _clip_near(points, near):
     "The part of a polygon (n,3) with z >= `near`, (m,3); m is 0 if nothing is left"
     kept = []
@@ -52,7 +59,7 @@ def _clip_near(points, near):
         if (a[2] >= near) != (b[2] >= near): kept.append(a + (b - a)*(near - a[2])/(b[2] - a[2]))
     return np.array(kept).reshape(-1, 3)
 
-# %% ../nbs/03_toycity.ipynb #c016
+# %% ../nbs/03_toycity.ipynb #c020
 _Shape = namedtuple('_Shape', 'points name color')
 
 def _facing(x0, x1, y0, y1, z, name, color):
@@ -67,12 +74,13 @@ def _flat(x0, x1, z0, z1, name, color):
     "A rectangle on the ground"
     return _Shape([(x0, 0, z0), (x1, 0, z0), (x1, 0, z1), (x0, 0, z1)], name, color)
 
+# %% ../nbs/03_toycity.ipynb #c023
 def _round(x, y, z, rx, ry, name, color, corners=10):
     "An upright ellipse across the street: a head, the crown of a tree"
     angles = [2*np.pi*k/corners for k in range(corners)]
     return _Shape([(x + rx*np.cos(a), y + ry*np.sin(a), z) for a in angles], name, color)
 
-# %% ../nbs/03_toycity.ipynb #c019
+# %% ../nbs/03_toycity.ipynb #c026
 _HAZE, _HAZE_DISTANCE = np.array([196., 204, 212]), 70.
 
 def _outlines(shapes, camera):
@@ -93,7 +101,7 @@ def _outlines(shapes, camera):
             points = camera.project(clipped)
         yield points, s.name, tuple(color)
 
-# %% ../nbs/03_toycity.ipynb #c022
+# %% ../nbs/03_toycity.ipynb #c029
 _TRAIN_ID = {name: k for k, name in enumerate(cityscapes_labels.classes)}
 
 def draw_shapes(
@@ -113,7 +121,7 @@ def draw_shapes(
         mark.polygon(corners, fill=_TRAIN_ID[name])
     return np.array(image.reduce(s)), np.array(mask)[s//2::s, s//2::s]
 
-# %% ../nbs/03_toycity.ipynb #c025
+# %% ../nbs/03_toycity.ipynb #c032
 _ROAD, _WALL, _VIEW = 4., 7.5, 110.       # half width of the road, where the walls begin, how far we can see; meters
 
 def _ground(z, road, pavement):
@@ -126,7 +134,7 @@ def _ground(z, road, pavement):
     first = 5*np.floor(z/5)
     for k in range(9): yield _flat(-0.08, 0.08, first + 5*k, first + 5*k + 2, 'road', (190, 190, 186))
 
-# %% ../nbs/03_toycity.ipynb #c028
+# %% ../nbs/03_toycity.ipynb #c035
 def _shade(color, amount):
     "`color` times `amount`"
     return tuple(amount*c for c in color)
@@ -138,12 +146,13 @@ def _house(x, z0, z1, height, color):
     for y in np.arange(1.2, height - 1.4, 3.):
         for z in np.arange(z0 + 0.8, z1 - 1.6, 2.6): yield _along(x, y, y + 1.5, z, z + 1.4, 'building', _shade(color, 0.6))
 
+# %% ../nbs/03_toycity.ipynb #c037
 def _hedge(x, z0, z1, height, color):
     "A hedge along the street"
     yield _facing(min(x, 1.6*x), max(x, 1.6*x), 0, height, z0, 'vegetation', color)
     yield _along(x, 0, height, z0, z1, 'vegetation', _shade(color, 0.9))
 
-# %% ../nbs/03_toycity.ipynb #c031
+# %% ../nbs/03_toycity.ipynb #c040
 def _car(x, z, color, back, lit):
     "A car, its end towards us at `z`: `back` decides the color of its lamps, `lit` whether they are on"
     w, glass, inner = 0.95, _shade(color, 0.45), x - 0.95 if x > 0 else x + 0.95
@@ -158,7 +167,7 @@ def _car(x, z, color, back, lit):
     yield _facing(x - 0.7*w, x + 0.7*w, 1.0, 1.45, z, 'car', glass)
     for left in (x - w + 0.05, x + w - 0.4): yield _facing(left, left + 0.35, 0.6, 0.85, z, 'car', lamp)
 
-# %% ../nbs/03_toycity.ipynb #c034
+# %% ../nbs/03_toycity.ipynb #c043
 def _tree(x, z, height, color):
     "A tree: trunk and three round pieces of crown, all vegetation as in Cityscapes"
     h = height
@@ -167,6 +176,7 @@ def _tree(x, z, height, color):
     yield _round(x - 0.2*h, 0.6*h, z, 0.2*h, 0.2*h, 'vegetation', _shade(color, 0.85))
     yield _round(x + 0.2*h, 0.62*h, z, 0.2*h, 0.2*h, 'vegetation', _shade(color, 1.1))
 
+# %% ../nbs/03_toycity.ipynb #c046
 def _pole(x, z, height, color):
     "A lamp post"
     yield _facing(x - 0.3, x + 0.3, 0, height, z, 'pole', color)
@@ -178,6 +188,7 @@ def _sign(x, z, height, color, lit):
     yield _facing(x - 0.95, x + 0.95, height - 0.4, height + 1.4, z, 'traffic sign', color)
     yield _facing(x - 0.55, x + 0.55, height, height + 1.0, z, 'traffic sign', [c/2 + (120 if lit else 20) for c in color])
 
+# %% ../nbs/03_toycity.ipynb #c049
 def _person(x, z, height, color, stride):
     "Somebody walking; `stride` is the angle of the step, radians"
     h, foot, legs = height, 0.25*np.sin(stride), _shade(color, 0.7)
@@ -186,15 +197,12 @@ def _person(x, z, height, color, stride):
     yield _facing(x - 0.45, x + 0.45, 0.45*h, 0.84*h, z, 'person', color)
     yield _round(x, 0.9*h, z, 0.22, 0.22, 'person', (150, 122, 108), corners=8)
 
-# %% ../nbs/03_toycity.ipynb #c037
+# %% ../nbs/03_toycity.ipynb #c052
 def _random(*numbers):
     "A random generator named by whole numbers >= 0; the same numbers give the same stream"
     return np.random.default_rng([int(n) for n in numbers])
 
-def _some(random, colors, spread=5.):
-    "One of `colors`, slightly changed"
-    return tuple(np.array(colors[random.integers(len(colors))]) + random.normal(0, spread, 3))
-
+# %% ../nbs/03_toycity.ipynb #c055
 _FACADES = [(150, 132, 118), (122, 112, 108), (168, 150, 128), (110, 96, 92), (140, 140, 148), (96, 100, 112)]
 _GREENS = [(70, 98, 58), (84, 108, 66), (62, 88, 70)]
 _PAINTS = _FACADES[1:] + [(120, 60, 56), (60, 74, 110)]
@@ -202,7 +210,11 @@ _COATS = [(70, 62, 70), (96, 84, 80), (58, 66, 92), (110, 70, 64), (64, 80, 66)]
 _SIGNS = [(190, 60, 54), (64, 92, 170), (206, 176, 66)]
 _POLES = [(88, 84, 86), (104, 98, 96)]
 
-# %% ../nbs/03_toycity.ipynb #c040
+def _some(random, colors, spread=5.):
+    "One of `colors`, slightly changed"
+    return tuple(np.array(colors[random.integers(len(colors))]) + random.normal(0, spread, 3))
+
+# %% ../nbs/03_toycity.ipynb #c058
 def _plan_lots(random, side, length):
     "Lots of one side (-1 left, 1 right) as pairs (z of the near end, shapes)"
     z, lots = random.uniform(-8, 0), []
@@ -213,7 +225,7 @@ def _plan_lots(random, side, length):
         z += width
     return lots
 
-# %% ../nbs/03_toycity.ipynb #c043
+# %% ../nbs/03_toycity.ipynb #c061
 _Actor = namedtuple('_Actor', 'kind x z vx vz style number')
 
 def _plan_furniture(random, side, length):
@@ -226,6 +238,7 @@ def _plan_furniture(random, side, length):
         yield _Actor(kind, x, z, 0, 0, dict(height=random.uniform(low, high), color=_some(random, colors)), int(random.integers(4096)))
         z += random.uniform(5, 10)
 
+# %% ../nbs/03_toycity.ipynb #c063
 def _car_actor(random, x, z, vz, back):
     "A car in a color of its own"
     return _Actor('car', x, z, 0, vz, dict(color=_some(random, _PAINTS), back=back), int(random.integers(4096)))
@@ -237,7 +250,7 @@ def _plan_cars(random, side, length):
         if random.random() < 0.5: yield _car_actor(random, side*3.1, z, 0, side > 0)
         z += random.uniform(6, 12)
 
-# %% ../nbs/03_toycity.ipynb #c046
+# %% ../nbs/03_toycity.ipynb #c066
 def _plan_traffic(random, length, speed):
     "The car ahead of us and those that come towards us"
     yield _car_actor(random, random.uniform(0.6, 1.4), random.uniform(8, 13), speed, True)
@@ -246,6 +259,7 @@ def _plan_traffic(random, length, speed):
         yield _car_actor(random, -1.3, z, -oncoming, False)
         z += random.uniform(14, 40)
 
+# %% ../nbs/03_toycity.ipynb #c069
 def _walker(random, x, z, vx, vz):
     "Somebody with a coat and a step of their own"
     style = dict(height=random.uniform(1.75, 2.1), color=_some(random, _COATS), stride=random.uniform(0, 6))
@@ -262,7 +276,7 @@ def _plan_people(random, length, speed):
             yield _walker(random, -vx*(z - random.uniform(6, 14))/speed, z, vx, 0)
         z += random.uniform(3, 8)
 
-# %% ../nbs/03_toycity.ipynb #c049
+# %% ../nbs/03_toycity.ipynb #c072
 Street = namedtuple('Street', 'speed sway turn phase sky road pavement lots actors')
 
 @lru_cache(maxsize=8)
@@ -282,7 +296,7 @@ def plan_street(
     actors += [*_plan_traffic(streams[7], length, speed), *_plan_people(_random(seed, sequence, 8), length, speed)]
     return Street(speed, sway, turn, phase, sky, road, pavement, sorted(lots, key=lambda lot: -lot[0]), actors)
 
-# %% ../nbs/03_toycity.ipynb #c052
+# %% ../nbs/03_toycity.ipynb #c075
 def street_camera(
     street:Street, # a planned street
     frame:int, # frame number, 0 or more
@@ -292,7 +306,7 @@ def street_camera(
     return StreetCamera(x=0.9 + street.sway*np.sin(0.15*frame + street.phase), z=street.speed*frame,
                         yaw=street.turn*np.sin(0.2*frame + 2*street.phase), size=tuple(size))
 
-# %% ../nbs/03_toycity.ipynb #c055
+# %% ../nbs/03_toycity.ipynb #c078
 _BUILD = dict(car=_car, sign=_sign, pole=_pole, tree=_tree, person=_person)
 
 def _actor_shapes(actor, frame, lit):
@@ -302,7 +316,7 @@ def _actor_shapes(actor, frame, lit):
     if actor.kind == 'person': style['stride'] += 0.7*frame
     return _BUILD[actor.kind](actor.x + actor.vx*frame, actor.z + actor.vz*frame, **style)
 
-# %% ../nbs/03_toycity.ipynb #c058
+# %% ../nbs/03_toycity.ipynb #c081
 def street_shapes(
     street:Street, # a planned street
     frame:int, # frame number, 0 or more
@@ -318,7 +332,7 @@ def street_shapes(
     for a in sorted(seen, key=lambda a: -place(a)[1]): shapes += _actor_shapes(a, frame, lit[a.number])
     return shapes
 
-# %% ../nbs/03_toycity.ipynb #c063
+# %% ../nbs/03_toycity.ipynb #c086
 def flicker_light(
     image, # picture, (H,W,3), 0..255
     random, # numpy generator
@@ -328,7 +342,7 @@ def flicker_light(
     gain = np.exp(strength*(random.normal(0, 0.45) + random.normal(0, 0.15, 3)))
     return np.asarray(image, np.float32)*gain.astype(np.float32)
 
-# %% ../nbs/03_toycity.ipynb #c066
+# %% ../nbs/03_toycity.ipynb #c089
 def sensor_noise(
     image, # picture, (H,W,3), 0..255
     random, # numpy generator
@@ -341,19 +355,21 @@ def sensor_noise(
     blotches = np.asarray(Image.fromarray(coarse).resize((W, H), Image.BICUBIC))
     return np.asarray(image, np.float32) + 255*strength*(grain + 0.6*blotches[..., None])
 
-# %% ../nbs/03_toycity.ipynb #c069
+# %% ../nbs/03_toycity.ipynb #c092
 def _glare(random, rows, columns, scale):
     "A bright disc"
     H, W = rows.shape[0], columns.shape[1]
     radius, row, column = scale*H*random.uniform(0.12, 0.3), H*random.random(), W*random.random()
     return np.clip(6 - 5*np.hypot(rows - row, columns - column)/radius, 0, 1), (250, 246, 235)
 
+# %% ../nbs/03_toycity.ipynb #c094
 def _wiper(random, rows, columns, scale):
     "A dark stroke across the frame"
     H, W = rows.shape[0], columns.shape[1]
     width, angle, column = scale*H*random.uniform(0.05, 0.14), random.uniform(0.3, 2.8), W*random.random()
     return np.clip(6 - 5*np.abs((columns - column)*np.sin(angle) - (rows - H/2)*np.cos(angle))/width, 0, 1), (46, 46, 50)
 
+# %% ../nbs/03_toycity.ipynb #c096
 def _lost_block(random, rows, columns, scale):
     "A gray rectangle on the raster of a video coder"
     H, W, block = rows.shape[0], columns.shape[1], max(rows.shape[0]//8, 1)
@@ -362,7 +378,7 @@ def _lost_block(random, rows, columns, scale):
     inside = (rows >= top) & (rows < top + height) & (columns >= left) & (columns < left + width)
     return inside.astype(float), (random.uniform(90, 140),)*3
 
-# %% ../nbs/03_toycity.ipynb #c072
+# %% ../nbs/03_toycity.ipynb #c099
 def wash_out(
     size:tuple, # height and width, pixels
     random, # numpy generator
@@ -380,7 +396,7 @@ def wash_out(
         veil, left = veil*(1 - cover) + cover*color, left*(1 - cover[..., 0])
     return veil, left
 
-# %% ../nbs/03_toycity.ipynb #c075
+# %% ../nbs/03_toycity.ipynb #c102
 def degrade_frame(
     image, # clean picture, (H,W,3), uint8
     randoms, # three numpy generators: light, veils, sensor
@@ -394,7 +410,16 @@ def degrade_frame(
     spoiled = sensor_noise(flicker_light(image, light, flicker)*left[..., None] + veil, sensor, noise)
     return spoiled.clip(0, 255).astype(np.uint8), left < 0.1
 
-# %% ../nbs/03_toycity.ipynb #c078
+# %% ../nbs/03_toycity.ipynb #c105
+def _check_options(seed, sequence, frame, size, noise, flicker, dropout):
+    "Raise ValueError naming the option, its value and its range"
+    for name, value in dict(seed=seed, sequence=sequence, frame=frame).items():
+        if value != int(value) or value < 0: raise ValueError(f'{name}={value}: expected a whole number, 0 or more')
+    if len(size) != 2 or min(size) < 16: raise ValueError(f'size={size}: expected (height, width), each 16 pixels or more')
+    for name, value, most in (('noise', noise, 0.5), ('flicker', flicker, 1), ('dropout', dropout, 0.9)):
+        if not 0 <= value <= most: raise ValueError(f'{name}={value}: expected a number in 0..{most}')
+
+# %% ../nbs/03_toycity.ipynb #c108
 ToyFrame = namedtuple('ToyFrame', 'image mask clean washed')
 
 def toycity_frame(
@@ -415,22 +440,14 @@ def toycity_frame(
     image, washed = degrade_frame(clean, streams[1:], noise, flicker, dropout)
     return ToyFrame(image, mask, clean, washed)
 
-def _check_options(seed, sequence, frame, size, noise, flicker, dropout):
-    "Raise ValueError naming the option, its value and its range"
-    for name, value in dict(seed=seed, sequence=sequence, frame=frame).items():
-        if value != int(value) or value < 0: raise ValueError(f'{name}={value}: expected a whole number, 0 or more')
-    if len(size) != 2 or min(size) < 16: raise ValueError(f'size={size}: expected (height, width), each 16 pixels or more')
-    for name, value, most in (('noise', noise, 0.5), ('flicker', flicker, 1), ('dropout', dropout, 0.9)):
-        if not 0 <= value <= most: raise ValueError(f'{name}={value}: expected a number in 0..{most}')
-
-# %% ../nbs/03_toycity.ipynb #c083
+# %% ../nbs/03_toycity.ipynb #c113
 def _frame_files(path, split, sequence, frame):
     "Files of one frame: image and mask"
     name = f'toycity_{sequence:06d}_{frame:06d}'
     return (Path(path)/'leftImg8bit'/split/'toycity'/f'{name}_leftImg8bit.png',
             Path(path)/'gtFine'/split/'toycity'/f'{name}_gtFine_labelTrainIds.png')
 
-# %% ../nbs/03_toycity.ipynb #c086
+# %% ../nbs/03_toycity.ipynb #c116
 def _write_whole(file, write):
     "Call `write(temporary path)`, then rename to `file`, so that `file` is never there by half"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -440,11 +457,12 @@ def _write_whole(file, write):
         os.replace(part, file)
     finally: part.unlink(missing_ok=True)
 
+# %% ../nbs/03_toycity.ipynb #c118
 def _write_png(file, picture):
     "Write `picture` (H,W,3) or (H,W) uint8 as PNG, whole or not at all"
     _write_whole(file, lambda part: Image.fromarray(picture).save(part, format='png', compress_level=1))
 
-# %% ../nbs/03_toycity.ipynb #c089
+# %% ../nbs/03_toycity.ipynb #c121
 _VERSION = 1         # one more whenever the same arguments give other pixels
 
 def _cache_folder(options):
@@ -452,6 +470,7 @@ def _cache_folder(options):
     root = os.environ.get('SEGVID_CACHE') or Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'segvid'
     return Path(root)/f'toycity-{sha256(json.dumps(options).encode()).hexdigest()[:12]}'
 
+# %% ../nbs/03_toycity.ipynb #c123
 def _claim_folder(path, options, overwrite):
     "Write `toycity.json`; raise ValueError if `path` holds something else. `overwrite` removes another film first"
     note = path/'toycity.json'
@@ -465,7 +484,7 @@ def _claim_folder(path, options, overwrite):
     for old in path.glob('*/*/toycity/toycity_*.png'): old.unlink()
     _write_whole(note, lambda part: part.write_text(json.dumps(options, indent=1)))
 
-# %% ../nbs/03_toycity.ipynb #c092
+# %% ../nbs/03_toycity.ipynb #c126
 def make_toycity(
     path=None, # folder to write, made if missing; None: a cache folder named after the arguments
     seed:int=0, # which city, 0 or more; fixes every pixel

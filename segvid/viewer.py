@@ -278,7 +278,7 @@ def poster_file(
     from PIL.PngImagePlugin import PngInfo
     info, file = PngInfo(), io.BytesIO()
     info.add_text('segvid', name)
-    picture.convert('RGB').quantize(192, dither=Image.Dither.NONE).save(file, 'png', pnginfo=info, optimize=True)
+    picture.convert('RGB').quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(file, 'png', pnginfo=info, optimize=True)
     return file.getvalue()
 
 # %% ../nbs/12_viewer.ipynb #c066
@@ -434,6 +434,7 @@ def _film_layout(viewer, shown, rows, dpi):
     wide, curves = 9.6, bool(viewer.layers) and len(viewer.frames) > 1
     tall = (wide-0.9)/len(shown)*H/W*len(rows) + 0.35 + 0.9*curves + 0.25*bool(viewer.layers)
     figure = Figure((wide, tall), dpi=dpi, layout='constrained')
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
     grid = figure.add_gridspec(len(rows)+curves, len(shown), height_ratios=[1]*len(rows)+[0.8*len(shown)*W/H/wide]*curves)
     pictures = [[figure.add_subplot(grid[r, c]) for c in range(len(shown))] for r in range(len(rows))]
     return figure, pictures, figure.add_subplot(grid[-1, :]) if curves else None
@@ -493,7 +494,7 @@ def to_gif(self:ClipViewer, # a viewer
     names = list(layers) if layers else [self.layer or None]
     pictures = [Image.fromarray(np.concatenate([self.overlay(t, name, width) for name in names], 1)) for t in range(len(self.frames))]
     sample = Image.fromarray(np.concatenate([np.asarray(p) for p in pictures[::max(len(pictures)//6, 1)]]))
-    palette = sample.quantize(256)
+    palette = sample.quantize(256, Image.Quantize.MAXCOVERAGE)
     pictures = [p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
     file = io.BytesIO() if path is None else Path(path)
     pictures[0].save(file, 'gif', save_all=True, append_images=pictures[1:], duration=round(1000/(fps or self._meta['fps'])), loop=0)

@@ -13,8 +13,8 @@ const MODES = [['overlay', 'Overlay', 'One layer over the picture'], ['side', 'S
   ['swipe', 'Swipe', 'Two layers, cut by a divider'], ['difference', 'Difference', 'Where two layers disagree'],
   ['flicker', 'Flicker', 'What changed since the frame before']];
 const STYLES = [['fill', 'Fill', 'Areas'], ['outline', 'Outline', 'Borders only'], ['both', 'Both', 'Areas and borders']];
-const CHARTS = [['iou', 'IoU', 'Mean IoU, or the pinned class'], ['consistency', 'Consistency', 'Share of pixels that keep their label from the frame before'],
-  ['classes', 'Per class', 'IoU of every class as a colored strip'], ['share', 'Share', 'Share of the frame']];
+const CHARTS = [['iou', 'IoU', 'Mean IoU, or that of the class being followed'], ['consistency', 'Consistency', 'Share of pixels that keep their label from the frame before'],
+  ['classes', 'Per class', 'IoU of every class as a colored strip'], ['share', 'Share', 'Share of the frame that a class covers; follow a class first']];
 const KEYS = 'Space plays, ← → step, shift with ← → ten frames, Home and End, 0–9 jump to tenths, w next worst frame, ' +
   'm mode, o outline, h hatching, + − z zoom, [ ] opacity, a all classes';
 const drivers = new WeakMap();                         // model -> the one view that moves it while it plays
@@ -46,7 +46,7 @@ export class ClipView {
     this.status = h('span', { class: 'sv-visually-hidden', role: 'status' });
     this.stage = new Stage([meta.width, meta.height], { onpick: (...at) => this.pick(...at), describe: (...at) => this.describe(...at),
       onswipe: (share) => { this.swipe = share; this.refresh(); }, onresize: () => this.refresh() });
-    this.legend = new Legend(meta.present.map((c) => [c, meta.classes[c]]), { flip: (c) => this.flip(c), only: (c) => this.only(c),
+    this.legend = new Legend(meta.present.map((c) => [c, meta.classes[c]]), { flip: (c) => this.flip(c), only: (c) => this.only(c), follow: (c) => this.set('pinned', this.get('pinned') === c ? -1 : c),
       all: () => this.set('hidden', []), none: () => this.set('hidden', [...meta.present]) });
     this.caption = h('p', { class: 'sv-caption', hidden: true });
     this.curves = new StripChart(meta.count, (t) => this.seek(t));
@@ -98,7 +98,7 @@ export class ClipView {
     this.speed = chooser('Speed', [0.1, 0.25, 0.5, 1, 2, 4].map((v) => [String(v), `${v} ×`]), (v) => this.set('speed', Number(v)));
     this.loop = toggle('Loop', 'Begin again at the end', (on) => this.set('loop', on));
     this.rate = h('span', { class: 'sv-muted sv-number' });
-    const help = h('details', { class: 'sv-help' }, h('summary', {}, 'Keys'), h('p', {}, KEYS, '. Click a pixel to pin its class and follow its label through time; control-wheel zooms, drag moves.'));
+    const help = h('details', { class: 'sv-help' }, h('summary', {}, 'Keys'), h('p', {}, KEYS, '. Click a pixel to follow its class and its label through time; control-wheel zooms, drag moves.'));
     return h('div', { class: 'sv-foot' }, this.where, this.speed.element, this.loop.element, this.rate, h('span', { class: 'sv-push' }), help);
   }
 
@@ -212,7 +212,7 @@ export class ClipView {
   updateNumbers(t) {
     const { meta } = this, layer = this.layers[this.layerOf('layer')];
     this.slider.value = String(t);
-    const text = `${meta.numbers[t]} · ${t + 1} of ${meta.count} · ${(t / meta.fps).toFixed(2)} s`;
+    const text = `frame ${meta.numbers[t]} · ${t + 1} of ${meta.count} · ${(t / meta.fps).toFixed(2)} s`;
     this.where.textContent = text;
     this.slider.setAttribute('aria-valuetext', text);
     if (layer) {
@@ -220,7 +220,7 @@ export class ClipView {
       this.curves.moveTo(t);
       this.updateValues(t);
     }
-    if (!this.get('playing')) this.stage.canvas.setAttribute('aria-label', `Frame ${text}${layer ? `, ${layer.name}` : ''}`);
+    if (!this.get('playing')) this.stage.canvas.setAttribute('aria-label', `${text}${layer ? `, ${layer.name}` : ''}`);
   }
 
   // --- the strip chart ----------------------------------------------------------------------------------------------
@@ -229,13 +229,15 @@ export class ClipView {
   curveOf(layer) {
     const row = this.pinnedRow;
     if (this.chart === 'consistency') return layer.consistency;
-    if (this.chart === 'share') return layer.share.map((shares) => (row < 0 ? shares.reduce((a, b) => a + b, 0) : shares[row]));
+    if (this.chart === 'share') return row < 0 ? null : layer.share.map((shares) => shares[row]);
     return layer.iou ? (row < 0 ? layer.miou : layer.iou.map((ious) => ious[row])) : null;
   }
   drawChart() {
     if (!this.layers.length) return;
     const { meta } = this, layer = this.layers[this.layerOf('layer')];
+    if (this.chart === 'share' && this.pinnedRow < 0) this.chart = layer.iou ? 'iou' : 'consistency';
     this.charts.show(this.chart);
+    this.charts.buttons.at(-1).disabled = this.pinnedRow < 0;
     const rows = this.chart === 'classes' && (layer.iou ? layer : this.layers.find((l) => l.iou));
     this.curves.setHeight(rows ? clamp(12 * meta.present.length, 60, 240) : 96);
     if (rows) this.curves.showRows(meta.present.map((_, n) => rows.iou.map((ious) => ious[n])));
@@ -256,7 +258,7 @@ export class ClipView {
   }
   updateValues(t) {
     if (!this.values) return;
-    const pinned = this.pinnedRow < 0 ? '' : ` ${this.meta.classes[this.get('pinned')]}`;
+    const pinned = this.pinnedRow < 0 || this.chart === 'consistency' ? '' : `, ${this.meta.classes[this.get('pinned')]}`;
     if (this.chart === 'classes') { this.values.replaceChildren(h('span', { class: 'sv-ramp' }), h('span', { class: 'sv-muted' }, 'IoU 0 to 1, empty where the class is absent')); return; }
     if (this.values.childElementCount !== this.curves.series.length || this.values.dataset.kind !== this.chart + pinned) {
       this.values.replaceChildren(...this.curves.series.map(({ name, color }) => h('span', { class: 'sv-key' }, h('i', { class: 'sv-line', style: { background: color } }), `${name}${pinned} `, h('b', { class: 'sv-number' }))));
@@ -293,9 +295,8 @@ export class ClipView {
     const same = this.get('pinned') === c;
     this.set('pinned', same || c === this.meta.ignore ? -1 : c);
     if (same) { this.history.hide(); return; }
-    const inset = 8 - this.curves.step / 2;
-    this.history.plot.style.setProperty('--inset', `${inset}px`);
-    await this.history.show(x, y, p, (n, t) => this.media.indices(n, t), (k) => this.colors[k] ?? [128, 128, 128], (n) => `${n} change${n === 1 ? '' : 's'}`);
+    const read = async (n, t) => (await this.media.indices(n, t))[p];
+    await this.history.show(x, y, this.curves, read, (k) => this.meta.classes[k] ?? 'not labelled', (k) => this.colors[k] ?? [128, 128, 128]);
   }
 
   // --- moving through time ------------------------------------------------------------------------------------------

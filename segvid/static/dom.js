@@ -68,7 +68,7 @@ export function toggle(text, hint, onflip) {
 }
 
 export const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
-export const percent = (x) => (x === null || x === undefined || Number.isNaN(x) ? '–' : x > 0 && x < 0.001 ? '<0.1 %' : `${(100 * x).toFixed(x < 0.0995 ? 1 : 0)} %`);
+export const percent = (x) => (x === null || x === undefined || Number.isNaN(x) ? '–' : x === 0 ? '0 %' : x < 0.001 ? '<0.1 %' : `${(100 * x).toFixed(x < 0.0995 ? 1 : 0)} %`);
 export const score = (x) => (x === null || x === undefined ? '–' : x.toFixed(3));
 export const css = ([r, g, b], alpha = 1) => (alpha === 1 ? `rgb(${r} ${g} ${b})` : `rgb(${r} ${g} ${b} / ${alpha})`);
 

@@ -3,21 +3,22 @@
 import { css, h, percent, score } from './dom.js';
 
 export class Legend {
-  /** `classes` are [number, name] pairs; `on` has flip(c), only(c), all(), none(). */
+  /** `classes` are [number, name] pairs; `on` has flip(c), only(c), follow(c), all(), none(). */
   constructor(classes, on) {
     this.rows = new Map();
-    this.head = h('span', { class: 'sv-legend-head' }, 'Classes');
     const button = (text, hint, act) => h('button', { type: 'button', class: 'sv-link', title: hint, onclick: act }, text);
     const list = h('ul', { class: 'sv-classes' }, classes.map(([c, name]) => this.row(c, name, on)));
     this.element = h('aside', { class: 'sv-legend', aria: { label: 'Classes' } },
-      h('div', { class: 'sv-legend-bar' }, this.head, h('span', { class: 'sv-push' }), button('all', 'Draw all classes', on.all), button('none', 'Draw no class', on.none)), list);
+      h('div', { class: 'sv-legend-bar' }, h('b', {}, 'Classes'), button('all', 'Draw all classes', on.all), button('none', 'Draw no class', on.none),
+        h('span', { class: 'sv-push' }), h('span', { class: 'sv-muted' }, 'share'), h('span', { class: 'sv-muted sv-iou' }, 'IoU')), list);
   }
   row(c, name, on) {
     const swatch = h('i', { class: 'sv-swatch' }), bar = h('i', { class: 'sv-bar' }), share = h('span', { class: 'sv-number' }), iou = h('span', { class: 'sv-number sv-iou' });
     const flip = h('button', { type: 'button', class: 'sv-class', title: `${name}: show or hide (shift-click: only this class)`, aria: { pressed: 'true' },
       onclick: (e) => (e.shiftKey ? on.only(c) : on.flip(c)) }, swatch, h('span', { class: 'sv-class-name' }, name), share, iou, bar);
-    const only = h('button', { type: 'button', class: 'sv-only', title: `Only ${name}`, aria: { label: `Only ${name}` }, onclick: () => on.only(c) }, 'only');
-    const item = h('li', { 'data-class': c }, flip, only);
+    const small = (text, hint, act) => h('button', { type: 'button', class: 'sv-link', title: hint, aria: { label: hint }, onclick: act }, text);
+    const more = h('span', { class: 'sv-more' }, small('only', `Draw only ${name}`, () => on.only(c)), small('follow', `Follow ${name} in the charts`, () => on.follow(c)));
+    const item = h('li', { 'data-class': c }, flip, more);
     this.rows.set(c, { item, flip, swatch, bar, share, iou });
     return item;
   }

@@ -5,7 +5,7 @@ import { clamp, css, h, s } from './dom.js';
 import { heat } from './paint.js';
 
 const THUMB = 8;                                       // half the slider's thumb: where frame 0 and the last frame lie
-export const LINES = [['#0072b2', ''], ['#d55e00', '6 3'], ['#009e73', '2 3'], ['#cc79a7', '8 3 2 3'], ['#e69f00', '1 2'], ['#56b4e9', '10 4']];
+export const LINES = ['', '6 3', '2 3', '8 3 2 3', '1 2', '10 4'].map((dash, n) => [`var(--sv-curve-${n})`, dash]);   // colors: viewer.css
 
 export class StripChart {
   /** `count` frames; `onseek(t)` when the user points at one. */
@@ -59,9 +59,9 @@ export class StripChart {
     }
     for (const { values, color, dash } of this.series) {
       let path = '', pen = false;
-      values.forEach((v, t) => { if (v === null) { pen = false; return; } path += `${pen ? 'L' : 'M'}${this.x(t).toFixed(1)} ${this.y(v).toFixed(1)}`; pen = true; });
-      this.lines.append(s('path', { d: path, fill: 'none', stroke: color, 'stroke-width': 1.8, 'stroke-dasharray': dash, 'stroke-linejoin': 'round', 'stroke-linecap': 'round' }));
-      this.dots.append(s('circle', { r: 3.5, fill: color, class: 'sv-dot' }));
+      values.forEach((v, t) => { if (v === null) { pen = false; return; } path += `${pen ? 'L' : 'M'}${this.x(t).toFixed(1)} ${this.y(v).toFixed(1)}${pen ? '' : 'l0 0'}`; pen = true; });
+      this.lines.append(s('path', { d: path, fill: 'none', style: { stroke: color }, 'stroke-width': 1.8, 'stroke-dasharray': dash, 'stroke-linejoin': 'round', 'stroke-linecap': 'round' }));
+      this.dots.append(s('circle', { r: 3.5, style: { fill: color }, class: 'sv-dot' }));
     }
     for (const t of this.marked ?? []) this.marks.append(s('path', { d: `M${this.x(t)} ${this.height - 7}l4 6h-8z` }));
   }
@@ -93,30 +93,32 @@ export class StripChart {
 export class PixelHistory {
   constructor(count, layers, onclose) {
     this.count = count;
-    this.strips = layers.map((name) => { const canvas = h('canvas', { width: count, height: 1, class: 'sv-strip', title: name }); return { name, canvas }; });
-    this.label = h('div', { class: 'sv-gutter sv-pixel' });
-    this.plot = h('div', { class: 'sv-strips' }, this.strips.map(({ canvas }) => h('div', {}, canvas)));
-    this.rows = [this.label, this.plot]; this.onclose = onclose;
+    this.title = h('span', {});
+    this.head = [h('div', { class: 'sv-gutter' }), h('div', { class: 'sv-pixel' }, this.title, h('button', { type: 'button', class: 'sv-link', onclick: onclose, aria: { label: 'Forget this pixel' } }, 'close'))];
+    this.strips = layers.map((name) => ({ name, canvas: h('canvas', { width: count, height: 1, class: 'sv-strip', role: 'img' }), note: h('div', { class: 'sv-gutter sv-strip-name' }, name) }));
+    this.rows = [...this.head, ...this.strips.flatMap(({ note, canvas }) => [note, h('div', { class: 'sv-strip-box' }, canvas)])];
     this.hide();
   }
   hide() { this.at = null; for (const row of this.rows) row.hidden = true; }
 
-  /** Fill the strips for pixel p = y · width + x; `read(layer, t)` promises the mask. Stops when another pixel is picked. */
-  async show(x, y, p, read, colorOf, changes) {
+  /** Fill the strips for a pixel; `read(layer, t)` promises its class. `chart` lends its time scale. Stops when another pixel is picked. */
+  async show(x, y, chart, read, nameOf, colorOf) {
     const at = (this.at = `${x},${y}`);
     for (const row of this.rows) row.hidden = false;
-    this.label.replaceChildren(h('span', {}, `pixel ${x}, ${y}`), h('button', { type: 'button', class: 'sv-link', onclick: this.onclose, aria: { label: 'Forget this pixel' } }, 'close'));
+    this.title.textContent = `Label of pixel ${x}, ${y} through time`;
     const seen = this.strips.map(() => new Int16Array(this.count));
+    for (const { canvas } of this.strips) { canvas.style.left = `${chart.x(-0.5)}px`; canvas.style.width = `${chart.step * this.count}px`; }
     for (let t = 0; t < this.count; t++) {
       for (const [n, { canvas }] of this.strips.entries()) {
-        const c = (seen[n][t] = (await read(n, t))[p]);
+        seen[n][t] = await read(n, t);
         if (this.at !== at) return;
-        const g = canvas.getContext('2d'); g.fillStyle = css(colorOf(c)); g.fillRect(t, 0, 1, 1);
+        const g = canvas.getContext('2d'); g.fillStyle = css(colorOf(seen[n][t])); g.fillRect(t, 0, 1, 1);
       }
     }
-    this.strips.forEach(({ name, canvas }, n) => {
-      const flips = seen[n].reduce((sum, c, t) => sum + (t > 0 && c !== seen[n][t - 1] ? 1 : 0), 0);
-      canvas.parentElement.dataset.note = `${name}: ${changes(flips)}`;
+    this.strips.forEach(({ name, note, canvas }, n) => {
+      const changes = seen[n].reduce((sum, c, t) => sum + (t > 0 && c !== seen[n][t - 1] ? 1 : 0), 0);
+      note.textContent = `${name} ${changes} ×`; note.title = `${name}: the label changes ${changes} times`;
+      canvas.setAttribute('aria-label', `${note.title}: ${[...new Set(seen[n])].map(nameOf).join(', ')}`);
     });
   }
 }
