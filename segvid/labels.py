@@ -50,27 +50,23 @@ class LabelSet:
 # %% ../nbs/00_labels.ipynb #c018
 @lru_cache(maxsize=64)
 def _tables(labels):
-    "Look-up tables of a LabelSet: raw -> train, train -> raw, train -> color, each (256,...), and which raw and train values are known"
+    "Look-up tables of a LabelSet, 256 entries each: encode, decode, palette; and the bytes that raw and train ids may have"
     K, ignore = labels.num_classes, labels.ignore_index
-    ids = np.array(labels.ids) & 255                                      # -1 as a byte is 255
-    encode, decode = np.full(256, ignore, np.uint8), np.full(256, (labels.ignored or (ignore,))[0] & 255, np.uint8)
-    palette, raw_known, train_known = np.zeros((256, 3), np.uint8), np.zeros(256, bool), np.zeros(256, bool)
+    ids, ignored = ([i & 255 for i in numbers] for numbers in (labels.ids, labels.ignored))     # -1 as a byte is 255
+    encode, decode, palette = np.full(256, ignore, np.uint8), np.full(256, (ignored or [ignore])[0], np.uint8), np.zeros((256, 3), np.uint8)
     encode[ids], decode[:K], palette[:K] = np.arange(K), ids, labels.colors
-    raw_known[ids] = raw_known[ignore] = train_known[:K] = train_known[ignore] = True
-    raw_known[np.array(labels.ignored, int) & 255] = True
-    return dict(encode=encode, decode=decode, palette=palette, raw=raw_known, train=train_known)
+    return dict(encode=encode.tobytes(), decode=decode.tobytes(), palette=palette, raw=bytes([*ids, *ignored, ignore]), train=bytes([*range(K), ignore]))
 
-
-# %% ../nbs/00_labels.ipynb #c021
-def _look_up(labels, values, table, known, kind):
-    "`table` at every pixel of `values`; raises ValueError naming the values that are not `known` and how many pixels have them"
-    values, tables = np.asarray(values), _tables(labels)
+# %% ../nbs/00_labels.ipynb #c022
+def _to_bytes(labels, values, known, kind):
+    "`values` as an array of bytes; raises ValueError naming the values that are not `known` and how many pixels have them"
+    values = np.asarray(values)
     if values.dtype.kind not in 'iub': raise TypeError(f'a label picture holds whole numbers, got {values.dtype}; load it as grey, not as color or float')
-    small = values if values.dtype == np.uint8 else (values.astype(np.int64) & 255).astype(np.uint8)
-    bad = ~tables[known][small]
-    if values.dtype != np.uint8: bad |= (values < -1) | (values > 255)
-    if bad.any(): raise ValueError(f'{labels.name}: unknown {kind} {_count_values(values[bad])}. Known: {_ranges(np.flatnonzero(tables[known]))}.')
-    return tables[table][small]
+    small, known = values.astype(np.uint8), _tables(labels)[known]
+    fits = values.dtype in (np.uint8, bool) or ((values >= -1) & (values <= 255)).all()
+    if fits and not small.tobytes().translate(None, delete=known): return small
+    bad = values[~np.isin(values, [*known, -1] if 255 in known else list(known))]
+    raise ValueError(f'{labels.name}: unknown {kind} {_count_values(bad)}. Known: {_ranges(sorted(set(known)))}.')
 
 def _count_values(values, most=8):
     "The different `values` and how often each occurs, as text; at most `most` of them"
@@ -82,38 +78,46 @@ def _ranges(numbers):
     runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1)+1)
     return ', '.join(f'{run[0]}-{run[-1]}' if len(run) > 1 else f'{run[0]}' for run in runs if len(run))
 
-# %% ../nbs/00_labels.ipynb #c024
+# %% ../nbs/00_labels.ipynb #c025
+def _translate(labels, values, table, known, kind):
+    "`table` at every pixel of `values`, as an array; raises ValueError on values that are not `known`"
+    small = _to_bytes(labels, values, known, kind)
+    return np.frombuffer(bytearray(small.tobytes()).translate(_tables(labels)[table]), np.uint8).reshape(small.shape)
+
+# %% ../nbs/00_labels.ipynb #c028
 @patch
 def encode(self:LabelSet, # names and numberings
     raw, # raw ids, any shape, whole numbers: array, CPU tensor or grey PIL picture
 )->np.ndarray: # train ids, same shape, uint8, 0..K-1 or `ignore_index`
     "Raw ids to train ids; raises `ValueError` naming unknown values and how many pixels have them"
-    return _look_up(self, raw, 'encode', 'raw', 'raw id')
+    return _translate(self, raw, 'encode', 'raw', 'raw id')
 
+# %% ../nbs/00_labels.ipynb #c032
 @patch
 def validate(self:LabelSet, # names and numberings
     mask, # train ids, any shape, whole numbers
 )->np.ndarray: # the same mask as an array
     "Check that `mask` holds nothing but train ids and `ignore_index`; raises `ValueError` naming what else is there"
-    _look_up(self, mask, 'encode', 'train', 'train id')
+    _to_bytes(self, mask, 'train', 'train id')
     return np.asarray(mask)
 
+# %% ../nbs/00_labels.ipynb #c034
 @patch
 def decode(self:LabelSet, # names and numberings
     mask, # train ids, any shape, 0..K-1 or `ignore_index`
 )->np.ndarray: # raw ids, same shape, uint8; ignored pixels get the first of `ignored`
     "Train ids to raw ids, for files that others read; raises `ValueError` on unknown train ids"
-    return _look_up(self, mask, 'decode', 'train', 'train id')
+    return _translate(self, mask, 'decode', 'train', 'train id')
 
-# %% ../nbs/00_labels.ipynb #c030
+# %% ../nbs/00_labels.ipynb #c038
 @patch
 def colorize(self:LabelSet, # names and numberings
     mask, # train ids, (H,W) or any shape
 )->np.ndarray: # colors, (H,W,3) or shape + (3,), uint8; ignored pixels black
     "Mask as a color picture; raises `ValueError` on unknown train ids"
-    return _look_up(self, mask, 'palette', 'train', 'train id')
+    return _tables(self)['palette'][_to_bytes(self, mask, 'train', 'train id')]
 
-# %% ../nbs/00_labels.ipynb #c033
+# %% ../nbs/00_labels.ipynb #c041
 def _as_picture(image):
     "Any usual picture, (H,W,3) or (3,H,W), bytes or floats in 0..1, as (H,W,3) uint8"
     image = np.asarray(image.detach().cpu() if hasattr(image, 'detach') else image)
@@ -133,7 +137,7 @@ def overlay(self:LabelSet, # names and numberings
     blend = np.rint((1-alpha)*image + alpha*self.colorize(mask)).astype(np.uint8)
     return np.where((mask == self.ignore_index)[..., None], image, blend)
 
-# %% ../nbs/00_labels.ipynb #c036
+# %% ../nbs/00_labels.ipynb #c044
 @patch
 def legend(self:LabelSet, # names and numberings
     mask=None, # train ids; given: only the classes that occur in it
@@ -152,7 +156,7 @@ def legend(self:LabelSet, # names and numberings
     ax.set(xlim=(0, columns), ylim=(max(rows, 1), 0)); ax.axis('off')
     return ax
 
-# %% ../nbs/00_labels.ipynb #c039
+# %% ../nbs/00_labels.ipynb #c047
 @patch
 def index(self:LabelSet, # names and numberings
     name:str, # class name
@@ -161,7 +165,7 @@ def index(self:LabelSet, # names and numberings
     if name not in self.classes: raise ValueError(f'{self.name} has no class {name!r}; it has: {", ".join(self.classes)}')
     return self.classes.index(name)
 
-# %% ../nbs/00_labels.ipynb #c042
+# %% ../nbs/00_labels.ipynb #c050
 @patch
 def to_dict(self:LabelSet, # names and numberings
 )->dict: # plain lists, numbers and strings, ready for JSON
@@ -176,7 +180,7 @@ def from_dict(cls:LabelSet, # the class
     "A label set from plain data; raises `TypeError` on unknown fields"
     return cls(**fields)
 
-# %% ../nbs/00_labels.ipynb #c045
+# %% ../nbs/00_labels.ipynb #c053
 _cityscapes_table = [
     ('unlabeled', 0, 255, (0, 0, 0)), ('ego vehicle', 1, 255, (0, 0, 0)),
     ('rectification border', 2, 255, (0, 0, 0)), ('out of roi', 3, 255, (0, 0, 0)),
@@ -197,18 +201,18 @@ _cityscapes_table = [
     ('motorcycle', 32, 17, (0, 0, 230)), ('bicycle', 33, 18, (119, 11, 32)),
     ('license plate', -1, 255, (0, 0, 142))]
 
-# %% ../nbs/00_labels.ipynb #c048
+# %% ../nbs/00_labels.ipynb #c056
 _scored = [row for row in _cityscapes_table if row[2] != 255]
 cityscapes_labels = LabelSet('cityscapes', [row[0] for row in _scored], [row[3] for row in _scored],
     ids=[row[1] for row in _scored], ignored=[row[1] for row in _cityscapes_table if row[2] == 255])
 
-# %% ../nbs/00_labels.ipynb #c052
+# %% ../nbs/00_labels.ipynb #c060
 camvid_labels = LabelSet('camvid',
     'sky building pole road pavement tree sign fence car pedestrian bicyclist'.split(),
     [(128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
      (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192)], ignored=(11,))
 
-# %% ../nbs/00_labels.ipynb #c055
+# %% ../nbs/00_labels.ipynb #c063
 _vspw_names = '''wall ceiling door stair ladder escalator Playground_slide handrail_or_fence window rail goal pillar pole
 floor ground grass sand athletic_field road path crosswalk building house bridge tower windmill well_or_well_lid
 other_construction sky mountain stone wood ice snowfield grandstand sea river lake waterfall water
@@ -221,7 +225,7 @@ washing_machine Microwave_oven fan curtain textiles clothes painting_or_poster m
 blackboard tissue screen_or_television computer printer Mobile_phone keyboard other_electronic_product fruit food
 instrument train'''.split()
 
-# %% ../nbs/00_labels.ipynb #c057
+# %% ../nbs/00_labels.ipynb #c065
 def spread_colors(
     K:int, # how many colors, 1..254
 )->list: # K different colors (red, green, blue), each 0..255

@@ -6,16 +6,17 @@
 __all__ = ['pixel_losses', 'loss_terms', 'ClipLoss', 'confusion_ref', 'confusion_matrix', 'as_masks', 'MeanIoU',
            'video_consistency_ref', 'run_lengths', 'VideoConsistency', 'flicker_map']
 
-# %% ../nbs/09_metrics.ipynb #c005
+# %% ../nbs/09_metrics.ipynb #c006
 from collections.abc import Sequence
 import pandas as pd, torch, torch.nn.functional as F
 import torch.distributed as dist
 from fastai.learner import Metric
+from fastai.torch_core import num_distrib
 from fastcore.basics import patch
 from torch import nn, Tensor
 from torch.utils.checkpoint import checkpoint
 
-# %% ../nbs/09_metrics.ipynb #c010
+# %% ../nbs/09_metrics.ipynb #c011
 def pixel_losses(
     logits:Tensor, # scores of the classes, (B, K, h, w); resized to the labels
     y:Tensor, # labels, (B, H, W), int64, 0..K-1 or `ignore_index`
@@ -26,12 +27,13 @@ def pixel_losses(
     "Cross-entropy of one frame of each clip, ignored pixels left out of sum and count."
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if logits.shape[-2:] != y.shape[-2:]: logits = F.interpolate(logits, y.shape[-2:], mode='bilinear', align_corners=False)
+    if weight is not None: weight = weight.to(logits)
     loss = F.cross_entropy(logits, y, weight, ignore_index=ignore_index, label_smoothing=label_smoothing, reduction='none')  # (B, H, W)
     valid = y != ignore_index
     count = valid if weight is None else weight[y.where(valid, 0)]*valid
     return loss.sum((1, 2)), count.sum((1, 2))
 
-# %% ../nbs/09_metrics.ipynb #c015
+# %% ../nbs/09_metrics.ipynb #c016
 def loss_terms(
     pred:Tensor, # logits: (B, T+1, K, h, w), (B, T, K, h, w) or (B, K, h, w)
     y:Tensor, # labels, (B, T, H, W)
@@ -47,7 +49,7 @@ def loss_terms(
     if pred.shape[1] == T + 1: return [(frame_weight, alone), (1., [(T, T - 1)])]
     raise ValueError(f'logits of {pred.shape[1]} frames for labels of {T}; expected {T} (a per-frame head), {T + 1} (a temporal head in training) or (B, K, h, w)')
 
-# %% ../nbs/09_metrics.ipynb #c018
+# %% ../nbs/09_metrics.ipynb #c019
 def _look(y, num_classes, ignore_index):
     "Which frames have a labelled pixel, (T,) bools; raises ValueError for labels that are no class."
     known = y.masked_fill(y == ignore_index, 0)
@@ -58,7 +60,7 @@ def _look(y, num_classes, ignore_index):
             'encode raw labels with LabelSet.encode')
     return [bool(flag) for flag in labelled]
 
-# %% ../nbs/09_metrics.ipynb #c021
+# %% ../nbs/09_metrics.ipynb #c022
 class ClipLoss(nn.Module):
     "Cross-entropy of a clip: per-frame logits, and those of the last frame with its past (design of the TV3S paper)."
     def __init__(self,
@@ -77,19 +79,18 @@ class ClipLoss(nn.Module):
         self.ignore_index, self.low_memory, self.reduction = ignore_index, low_memory, 'mean'
         self.register_buffer('weight', None if weight is None else torch.as_tensor(weight, dtype=torch.float32))
 
-# %% ../nbs/09_metrics.ipynb #c024
+# %% ../nbs/09_metrics.ipynb #c025
 @patch
 def frame_loss(self:ClipLoss, # the loss
     logits:Tensor, # logits of one frame of each clip, (B, K, h, w)
     y:Tensor, # labels, (B, H, W)
 )->tuple[Tensor, Tensor]: # summed losses and counts, (B,) each
     "`pixel_losses` with the options of this loss, in little memory."
-    weight = None if self.weight is None else self.weight.to(logits.device)
-    args = logits, y, weight, self.label_smoothing, self.ignore_index
+    args = logits, y, self.weight, self.label_smoothing, self.ignore_index
     if self.low_memory and torch.is_grad_enabled(): return checkpoint(pixel_losses, *args, use_reentrant=False, preserve_rng_state=False)
     return pixel_losses(*args)
 
-# %% ../nbs/09_metrics.ipynb #c027
+# %% ../nbs/09_metrics.ipynb #c028
 @patch
 def term(self:ClipLoss, # the loss
     pred:Tensor, # logits, (B, F, K, h, w) or (B, K, h, w)
@@ -107,7 +108,7 @@ def term(self:ClipLoss, # the loss
     if self.reduction == 'mean': total, count = total.sum(), count.sum()
     return total/count.clamp_min(1e-8)
 
-# %% ../nbs/09_metrics.ipynb #c029
+# %% ../nbs/09_metrics.ipynb #c030
 @patch
 def forward(self:ClipLoss, # the loss
     pred:Tensor, # logits: (B, T+1, K, h, w), (B, T, K, h, w) or, of the last frame, (B, K, h, w)
@@ -122,7 +123,7 @@ def forward(self:ClipLoss, # the loss
     terms = loss_terms(pred, y, self.form, self.frame_weight)
     return sum(factor*self.term(pred, y, frames, labelled) for factor, frames in terms)
 
-# %% ../nbs/09_metrics.ipynb #c035
+# %% ../nbs/09_metrics.ipynb #c036
 @patch
 def activation(self:ClipLoss, # the loss
     pred:Tensor, # logits, (..., K, H, W)
@@ -130,6 +131,7 @@ def activation(self:ClipLoss, # the loss
     "Softmax over the classes."
     return pred.softmax(-3)
 
+# %% ../nbs/09_metrics.ipynb #c038
 @patch
 def decodes(self:ClipLoss, # the loss
     pred:Tensor, # logits or probabilities, (..., K, H, W)
@@ -137,7 +139,7 @@ def decodes(self:ClipLoss, # the loss
     "The likeliest class of each pixel."
     return pred.argmax(-3)
 
-# %% ../nbs/09_metrics.ipynb #c038
+# %% ../nbs/09_metrics.ipynb #c041
 def confusion_ref(
     pred:Tensor, # predicted classes, any shape, int; numbers outside 0..K-1 mean "no class"
     truth:Tensor, # true classes, the same shape; 0..K-1 or `ignore_index`
@@ -150,7 +152,7 @@ def confusion_ref(
         if t != ignore_index: table[t, p if 0 <= p < num_classes else num_classes] += 1
     return table
 
-# %% ../nbs/09_metrics.ipynb #c041
+# %% ../nbs/09_metrics.ipynb #c044
 def confusion_matrix(
     pred:Tensor, # predicted classes, any shape, int; numbers outside 0..K-1 mean "no class"
     truth:Tensor, # true classes, the same shape; 0..K-1 or `ignore_index`
@@ -167,7 +169,7 @@ def confusion_matrix(
     pred = torch.where((pred >= 0) & (pred < K), pred, K)
     return torch.bincount(truth*(K + 1) + pred, minlength=K*(K + 1)).reshape(K, K + 1)
 
-# %% ../nbs/09_metrics.ipynb #c044
+# %% ../nbs/09_metrics.ipynb #c047
 def as_masks(
     pred:Tensor, # logits (float): (B, K, h, w), (B, T, K, h, w), (B, T+1, K, h, w); or masks (int): (B, H, W), (B, T, H, W), ...
     truth:Tensor, # labels, (B, H, W) or (B, T, H, W)
@@ -180,7 +182,7 @@ def as_masks(
     if flat.shape[-2:] != truth.shape[-2:]: flat = F.interpolate(flat, truth.shape[-2:], mode='bilinear', align_corners=False)
     return flat.argmax(1).reshape(truth.shape), truth
 
-# %% ../nbs/09_metrics.ipynb #c047
+# %% ../nbs/09_metrics.ipynb #c050
 def _over_processes(counts):
     "Sum of `counts` over all processes of torch.distributed; unchanged where there is one."
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1): return counts
@@ -189,7 +191,7 @@ def _over_processes(counts):
     dist.all_reduce(counts)
     return counts.cpu()
 
-# %% ../nbs/09_metrics.ipynb #c050
+# %% ../nbs/09_metrics.ipynb #c053
 class MeanIoU(Metric):
     "Mean intersection over union from a running confusion matrix; classes that occur nowhere are left out of the mean."
     def __init__(self,
@@ -203,17 +205,22 @@ class MeanIoU(Metric):
         self.classes = tuple(range(num_classes) if classes is None else classes)
         self.reset()
 
-    def reset(self)->None: # forgets everything
-        "Start anew."
-        self.matrix = torch.zeros(self.num_classes, self.num_classes + 1, dtype=torch.long)
-        self.gathered = False
+# %% ../nbs/09_metrics.ipynb #c055
+@patch
+def reset(self:MeanIoU, # the metric
+)->None: # forgets everything
+    "Start anew; fastai calls it before every validation."
+    self.matrix = torch.zeros(self.num_classes, self.num_classes + 1, dtype=torch.long)
+    self.gathered = False
 
-    @property
-    def name(self)->str: # the column of fastai's table
-        "Always 'mIoU'."
-        return 'mIoU'
+# %% ../nbs/09_metrics.ipynb #c057
+@patch(as_prop=True)
+def name(self:MeanIoU, # the metric
+)->str: # 'mIoU', the column of fastai's table
+    "The usual name."
+    return 'mIoU'
 
-# %% ../nbs/09_metrics.ipynb #c052
+# %% ../nbs/09_metrics.ipynb #c059
 @patch
 def update(self:MeanIoU, # the metric
     pred:Tensor, # logits (float) or masks (int), see `as_masks`
@@ -223,6 +230,7 @@ def update(self:MeanIoU, # the metric
     masks, truth = as_masks(pred.detach().as_subclass(Tensor), truth.as_subclass(Tensor))
     self.matrix += confusion_matrix(masks, truth, self.num_classes, self.ignore_index).cpu()
 
+# %% ../nbs/09_metrics.ipynb #c062
 @patch
 def accumulate(self:MeanIoU, # the metric
     learn, # fastai Learner with `pred` and `yb` of this batch
@@ -231,15 +239,16 @@ def accumulate(self:MeanIoU, # the metric
     masks, truth = as_masks(learn.pred.detach().as_subclass(Tensor), learn.yb[0].as_subclass(Tensor))
     masks, truth = learn.to_detach((masks, truth))
     self.matrix += confusion_matrix(masks, truth, self.num_classes, self.ignore_index)
-    self.gathered = True
+    self.gathered = num_distrib() > 1
 
-# %% ../nbs/09_metrics.ipynb #c056
+# %% ../nbs/09_metrics.ipynb #c065
 @patch
 def counts(self:MeanIoU, # the metric
 )->Tensor: # the confusion matrix of all processes, (K, K+1), int64
     "The matrix; under several processes all must ask, since they add up their counts."
     return self.matrix if self.gathered else _over_processes(self.matrix)
 
+# %% ../nbs/09_metrics.ipynb #c067
 @patch
 def iou(self:MeanIoU, # the metric
 )->Tensor: # IoU of each class, (K,), float64, 0..1 or nan
@@ -248,13 +257,14 @@ def iou(self:MeanIoU, # the metric
     right = table.diagonal()                                        # (K,)
     return right/(table.sum(1) + table[:, :-1].sum(0) - right)
 
+# %% ../nbs/09_metrics.ipynb #c069
 @patch(as_prop=True)
 def value(self:MeanIoU, # the metric
 )->float: # mIoU, 0..1; nan before the first labelled pixel
     "Mean of the classes that have an IoU."
     return self.iou().nanmean().item()
 
-# %% ../nbs/09_metrics.ipynb #c059
+# %% ../nbs/09_metrics.ipynb #c072
 @patch
 def summary(self:MeanIoU, # the metric
 )->dict: # mIoU, mean_accuracy, pixel_accuracy, frequency_weighted_iou, each 0..1 or nan
@@ -264,6 +274,7 @@ def summary(self:MeanIoU, # the metric
     return dict(mIoU=iou.nanmean().item(), mean_accuracy=(right/size).nanmean().item(), pixel_accuracy=(right.sum()/size.sum()).item(),
                 frequency_weighted_iou=((iou.nan_to_num()*size).sum()/size.sum()).item())
 
+# %% ../nbs/09_metrics.ipynb #c074
 @patch
 def table(self:MeanIoU, # the metric
 )->pd.DataFrame: # one row a class: IoU, accuracy (found of what is there), precision (right of what is called so), share of pixels
@@ -273,14 +284,14 @@ def table(self:MeanIoU, # the metric
     columns = dict(IoU=self.iou(), accuracy=right/size, precision=right/table[:, :-1].sum(0), pixels=size/size.sum())
     return pd.DataFrame({name: column.numpy() for name, column in columns.items()}, index=pd.Index(self.classes, name='class'))
 
-# %% ../nbs/09_metrics.ipynb #c066
+# %% ../nbs/09_metrics.ipynb #c081
 def video_consistency_ref(
     pred:Tensor, # predicted classes of a video, (T, H, W), int
     truth:Tensor, # true classes, (T, H, W); `ignore_index` where nobody knows
     n:int=8, # frames of a window
     ignore_index:int=255, # such pixels do not count in windows that hold them
 )->list: # share for every window of n consecutive frames, 0..1; nan where no pixel's truth is constant
-    "Video consistency, window by window: slow, to compare with (Miao et al. 2021, section 4)."
+    "Video consistency, window by window: slow, to compare with (Miao et al. 2021)."
     shares = []
     for start in range(len(truth) - n + 1):
         t, p = truth[start:start+n], pred[start:start+n]
@@ -289,7 +300,7 @@ def video_consistency_ref(
         shares.append((calm.sum()/still.sum()).item())
     return shares
 
-# %% ../nbs/09_metrics.ipynb #c069
+# %% ../nbs/09_metrics.ipynb #c084
 def run_lengths(
     frame:Tensor, # classes of the new frame, (H, W)
     before:Tensor|None, # classes of the frame before, (H, W); None at the start of a video
@@ -301,7 +312,7 @@ def run_lengths(
     else: run = torch.where(frame == before, run + 1, 1).int()
     return run if ignore_index is None else run.masked_fill(frame == ignore_index, 0)
 
-# %% ../nbs/09_metrics.ipynb #c072
+# %% ../nbs/09_metrics.ipynb #c087
 class VideoConsistency:
     "VCn: of the pixels whose truth is constant over n frames, the share whose prediction is (Miao et al. 2021)."
     def __init__(self,
@@ -317,12 +328,7 @@ class VideoConsistency:
         self.shortest = n if shortest is None else shortest
         self.reset()
 
-    @property
-    def name(self)->str: # such as 'VC8'
-        "The usual name."
-        return f'VC{self.n}'
-
-# %% ../nbs/09_metrics.ipynb #c074
+# %% ../nbs/09_metrics.ipynb #c089
 @patch
 def reset(self:VideoConsistency, # the metric
 )->None: # forgets all videos
@@ -340,7 +346,14 @@ def start(self:VideoConsistency, # the metric
     if name in self.videos: raise ValueError(f'video {name!r} was scored before; pass another name, or reset() to begin anew')
     self.current, self.truth, self.pred, self.truth_run, self.pred_run = name, None, None, None, None
 
-# %% ../nbs/09_metrics.ipynb #c077
+# %% ../nbs/09_metrics.ipynb #c091
+@patch(as_prop=True)
+def name(self:VideoConsistency, # the metric
+)->str: # such as 'VC8'
+    "The usual name."
+    return f'VC{self.n}'
+
+# %% ../nbs/09_metrics.ipynb #c094
 @patch
 def _step(self:VideoConsistency, pred, truth):
     "Count one frame of the current video, (H, W) both."
@@ -356,6 +369,7 @@ def _step(self:VideoConsistency, pred, truth):
     self.pairs, self.changes = self.pairs + pairs, self.changes + changes
     if seen >= self.n: shares.append(calm/still if still else float('nan'))
 
+# %% ../nbs/09_metrics.ipynb #c096
 @patch
 def update(self:VideoConsistency, # the metric
     pred:Tensor, # predicted classes of the next frame (H, W) or frames (T, H, W) of the current video; or logits (K, H, W), (T, K, H, W)
@@ -370,7 +384,7 @@ def update(self:VideoConsistency, # the metric
         raise ValueError(f'frames of {tuple(truth.shape[1:])} pixels after frames of {tuple(self.truth.shape)}; call start() before each video')
     for p, t in zip(pred, truth): self._step(p, t)
 
-# %% ../nbs/09_metrics.ipynb #c079
+# %% ../nbs/09_metrics.ipynb #c098
 @patch
 def add_video(self:VideoConsistency, # the metric
     pred:Tensor, # predicted classes, (T, H, W), or logits (T, K, H, W)
@@ -381,6 +395,7 @@ def add_video(self:VideoConsistency, # the metric
     self.start(name)
     self.update(pred, truth)
 
+# %% ../nbs/09_metrics.ipynb #c100
 @patch
 def shares(self:VideoConsistency, # the metric
 )->dict: # name of each video that counts -> shares of its windows, without those that have no pixel
@@ -391,13 +406,14 @@ def shares(self:VideoConsistency, # the metric
         if self.frames[name] >= self.shortest and shares: kept[name] = [share for share in shares if share == share]
     return kept
 
+# %% ../nbs/09_metrics.ipynb #c102
 @patch(as_prop=True)
 def skipped(self:VideoConsistency, # the metric
 )->int: # number of videos too short to have a window
     "How many videos do not count."
     return len(self.videos) - len(self.shares())
 
-# %% ../nbs/09_metrics.ipynb #c081
+# %% ../nbs/09_metrics.ipynb #c104
 @patch(as_prop=True)
 def value(self:VideoConsistency, # the metric
 )->float: # VCn, 0..1; nan without a window that counts
@@ -407,6 +423,7 @@ def value(self:VideoConsistency, # the metric
     total, count = _over_processes(torch.tensor([sum(map(sum, groups)), sum(map(len, groups))], dtype=torch.float64)).tolist()
     return total/count if count else float('nan')
 
+# %% ../nbs/09_metrics.ipynb #c107
 @patch(as_prop=True)
 def flicker(self:VideoConsistency, # the metric
 )->float: # share, 0..1; nan without two neighbouring labelled frames
@@ -414,7 +431,7 @@ def flicker(self:VideoConsistency, # the metric
     changes, pairs = _over_processes(torch.tensor([self.changes, self.pairs], dtype=torch.float64)).tolist()
     return changes/pairs if pairs else float('nan')
 
-# %% ../nbs/09_metrics.ipynb #c087
+# %% ../nbs/09_metrics.ipynb #c112
 def flicker_map(
     pred:Tensor, # predicted classes of a video, (T, H, W), int
     truth:Tensor, # true classes, (T, H, W)

@@ -296,7 +296,8 @@ def choose_frames(
 )->list: # frame numbers: the neighbours in the order of `dilation`, then the current one
     "Which frames make up a clip; raises `ValueError` on an unknown policy, or under 'error' if a frame is missing"
     if missing not in _policies: raise ValueError(f'missing={missing!r}: expected one of {", ".join(map(repr, _policies))}')
-    numbers, wanted, mirrored = set(numbers), [current+d for d in dilation], [current-d for d in dilation]
+    numbers = numbers if hasattr(numbers, 'issuperset') else set(numbers)
+    wanted, mirrored = [current+d for d in dilation], [current-d for d in dilation]
     absent = [n for n in wanted if n not in numbers]
     if absent and missing == 'error': raise ValueError(f'frame {current} needs {wanted}, but {absent} is not in its snippet ({min(numbers)}..{max(numbers)})')
     if missing == 'drop': wanted = [n for n in wanted if n in numbers]
@@ -501,7 +502,7 @@ def _facts(self:DatasetReport):
     yield 'size (height x width)', ', '.join(f'{size}: {n} frames' for size, n in self.sizes.items()) or 'no usable frame'
     shown = ', '.join(f"{gap['sequence']} {gap['after']} to {gap['before']}" for gap in self.gaps[:3])
     missing = sum(gap['missing'] for gap in self.gaps)
-    yield 'gaps', f"{len(self.gaps)}, {missing} frames missing ({shown}{' ...' if len(self.gaps) > 3 else ''})" if self.gaps else 'none'
+    yield 'gaps', f"{len(self.gaps)} with {missing} frames missing ({shown}{' ...' if len(self.gaps) > 3 else ''})" if self.gaps else 'none'
     if self.left_out: yield 'left out', ', '.join(f'{n} {what}' for what, n in self.left_out.items())
     yield 'skipped', f'{len(self.skipped)} (' + ', '.join(f'{n} {reason}' for reason, n in Counter(p.reason for p in self.skipped).items()) + ')' if self.skipped else 'nothing'
     for note in self.notes: yield 'note', note
@@ -658,12 +659,12 @@ def _plan(scan, old, output_dir, val, rule):
     return jobs, problems, sides
 
 # %% ../nbs/01_organize.ipynb #c155
-_reasons = {'folder': 'as the folders of the input say', 'official': 'by the official split of the cities',
-            'recording': 'by recording, a share val={val}', 'earlier run': 'where an earlier run has put them'}
+_reasons = {'folder': 'follow the folders of the input', 'official': 'follow the official split of their cities',
+            'recording': 'are divided, a share of {val} for validation', 'earlier run': 'stay where an earlier run has put them'}
 
 def _notes(sides, jobs, val, mode):
     "Sentences worth reading about a run"
-    for why, n in Counter(side.why for side in sides.values()).items(): yield f'split: {n} recordings {_reasons[why].format(val=val)}'
+    for why, n in Counter(side.why for side in sides.values()).items(): yield f'{n} recordings {_reasons[why].format(val=val)}'
     missing = {'train', 'val'}-{side.split for side in sides.values()}
     if missing: yield f'nothing in {" and ".join(sorted(missing))}'
     if mode == 'move' and any(job.label and job.label.name.kind == 'gtFine_labelIds' for job in jobs):

@@ -179,23 +179,23 @@ def _tree(x, z, height, color):
 # %% ../nbs/03_toycity.ipynb #c046
 def _pole(x, z, height, color):
     "A lamp post"
-    yield _facing(x - 0.3, x + 0.3, 0, height, z, 'pole', color)
+    yield _facing(x - 0.4, x + 0.4, 0, height, z, 'pole', color)
 
 def _sign(x, z, height, color, lit):
     "A traffic sign on a pole, dark if not `lit`"
     color = color if lit else (88, 88, 94)
-    yield from _pole(x, z, height, (92, 92, 96))
+    yield from _pole(x, z, height, (56, 56, 60))
     yield _facing(x - 0.95, x + 0.95, height - 0.4, height + 1.4, z, 'traffic sign', color)
     yield _facing(x - 0.55, x + 0.55, height, height + 1.0, z, 'traffic sign', [c/2 + (120 if lit else 20) for c in color])
 
 # %% ../nbs/03_toycity.ipynb #c049
 def _person(x, z, height, color, stride):
     "Somebody walking; `stride` is the angle of the step, radians"
-    h, foot, legs = height, 0.25*np.sin(stride), _shade(color, 0.7)
-    yield _Shape([(x - 0.35, h/2, z), (x, h/2, z), (x + foot, 0, z), (x + foot - 0.32, 0, z)], 'person', legs)
-    yield _Shape([(x, h/2, z), (x + 0.35, h/2, z), (x - foot + 0.32, 0, z), (x - foot, 0, z)], 'person', legs)
-    yield _facing(x - 0.45, x + 0.45, 0.45*h, 0.84*h, z, 'person', color)
-    yield _round(x, 0.9*h, z, 0.22, 0.22, 'person', (150, 122, 108), corners=8)
+    h, foot, legs = height, 0.3*np.sin(stride), _shade(color, 0.7)
+    yield _Shape([(x - 0.42, h/2, z), (x, h/2, z), (x + foot, 0, z), (x + foot - 0.4, 0, z)], 'person', legs)
+    yield _Shape([(x, h/2, z), (x + 0.42, h/2, z), (x - foot + 0.4, 0, z), (x - foot, 0, z)], 'person', legs)
+    yield _facing(x - 0.52, x + 0.52, 0.45*h, 0.84*h, z, 'person', color)
+    yield _round(x, 0.9*h, z, 0.25, 0.25, 'person', (150, 122, 108), corners=8)
 
 # %% ../nbs/03_toycity.ipynb #c052
 def _random(*numbers):
@@ -206,9 +206,9 @@ def _random(*numbers):
 _FACADES = [(150, 132, 118), (122, 112, 108), (168, 150, 128), (110, 96, 92), (140, 140, 148), (96, 100, 112)]
 _GREENS = [(70, 98, 58), (84, 108, 66), (62, 88, 70)]
 _PAINTS = _FACADES[1:] + [(120, 60, 56), (60, 74, 110)]
-_COATS = [(70, 62, 70), (96, 84, 80), (58, 66, 92), (110, 70, 64), (64, 80, 66)]
+_COATS = [(150, 44, 52), (44, 62, 150), (122, 52, 128), (32, 116, 122), (196, 112, 40)]
 _SIGNS = [(190, 60, 54), (64, 92, 170), (206, 176, 66)]
-_POLES = [(88, 84, 86), (104, 98, 96)]
+_POLES = [(52, 50, 56), (64, 60, 60)]
 
 def _some(random, colors, spread=5.):
     "One of `colors`, slightly changed"
@@ -328,7 +328,7 @@ def street_shapes(
     for near, lot in street.lots:
         if z - 14 < near < z + _VIEW: shapes += lot if near < z + 45 else lot[:2]      # too far to see windows
     place = lambda a: (a.x + a.vx*frame, a.z + a.vz*frame)
-    seen = [a for a in street.actors if z - 5 < place(a)[1] < z + 40 and abs(place(a)[0]) < _WALL]
+    seen = [a for a in street.actors if z - 5 < place(a)[1] < z + 34 and abs(place(a)[0]) < _WALL]
     for a in sorted(seen, key=lambda a: -place(a)[1]): shapes += _actor_shapes(a, frame, lit[a.number])
     return shapes
 
@@ -336,7 +336,7 @@ def street_shapes(
 def flicker_light(
     image, # picture, (H,W,3), 0..255
     random, # numpy generator
-    strength:float=0.6, # 0 (steady) .. 1 (brightness varies by a factor of about 1.6 up or down)
+    strength:float=0.5, # 0 (steady) .. 1 (brightness varies by a factor of about 1.6 up or down)
 )->np.ndarray: # picture in another light, (H,W,3), float32, may exceed 255
     "Multiply by a gain drawn for the whole frame and one for each color"
     gain = np.exp(strength*(random.normal(0, 0.45) + random.normal(0, 0.15, 3)))
@@ -346,7 +346,7 @@ def flicker_light(
 def sensor_noise(
     image, # picture, (H,W,3), 0..255
     random, # numpy generator
-    strength:float=0.1, # standard deviation of the grain as a share of white, 0 (none) .. 0.5 (very strong)
+    strength:float=0.06, # standard deviation of the grain as a share of white, 0 (none) .. 0.5 (very strong)
 )->np.ndarray: # noisy picture, (H,W,3), float32, may leave 0..255
     "Add grain to every pixel, and gray blotches of an eighth of the height and 0.6 times the strength"
     H, W, C = np.shape(image)
@@ -400,8 +400,8 @@ def wash_out(
 def degrade_frame(
     image, # clean picture, (H,W,3), uint8
     randoms, # three numpy generators: light, veils, sensor
-    noise:float=0.1, # strength of `sensor_noise`, 0 .. 0.5
-    flicker:float=0.6, # strength of `flicker_light`, 0 .. 1
+    noise:float=0.06, # strength of `sensor_noise`, 0 .. 0.5
+    flicker:float=0.5, # strength of `flicker_light`, 0 .. 1
     dropout:float=0.35, # share of pixels lost, see `wash_out`, 0 .. 0.9
 )->tuple: # spoiled picture (H,W,3) uint8, and where it is washed out (H,W) bool
     "Flicker, then veils, then noise; washed out is where less than a tenth of the picture is left"
@@ -427,8 +427,8 @@ def toycity_frame(
     frame:int=0, # frame number, 0 or more
     seed:int=0, # which city, 0 or more
     size:tuple=(64,128), # height and width, pixels
-    noise:float=0.1, # sensor noise as a share of white, 0 .. 0.5
-    flicker:float=0.6, # flicker of light and of lamps, 0 .. 1
+    noise:float=0.06, # sensor noise as a share of white, 0 .. 0.5
+    flicker:float=0.5, # flicker of light and of lamps, 0 .. 1
     dropout:float=0.35, # share of pixels lost to glare, wipers and lost blocks, 0 .. 0.9
 )->ToyFrame: # image (H,W,3) uint8, mask (H,W) uint8, clean (H,W,3) uint8, washed (H,W) bool
     "Render one frame; raises `ValueError` if a number is outside its range"
@@ -492,8 +492,8 @@ def make_toycity(
     frames:int=30, # frames of each street, 1 or more
     size:tuple=(64,128), # height and width, pixels
     val:int=4, # streets for validation, 0 .. sequences
-    noise:float=0.1, # sensor noise as a share of white, 0 .. 0.5
-    flicker:float=0.6, # flicker of light and of lamps, 0 .. 1
+    noise:float=0.06, # sensor noise as a share of white, 0 .. 0.5
+    flicker:float=0.5, # flicker of light and of lamps, 0 .. 1
     dropout:float=0.35, # share of pixels lost to glare, wipers and lost blocks, 0 .. 0.9
     overwrite:bool=False, # replace a film with other arguments that is in `path`?
 )->Path: # the folder, a dataset in the tree of Cityscapes

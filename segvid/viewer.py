@@ -6,7 +6,8 @@
 __all__ = ['as_frames', 'as_masks', 'shrink', 'encode_picture', 'encode_mask', 'PartList', 'class_shares', 'frame_ious',
            'frame_consistency', 'worst_frames', 'colorblind_palette', 'as_label_set', 'name_layers', 'describe_layer',
            'pack_clip', 'static_text', 'join_script', 'poster_file', 'has_live_page', 'PictureWidget', 'ClipState',
-           'ClipViewer']
+           'ClipViewer', 'predict_masks', 'video_frames', 'runs_of', 'recording_table', 'DatasetBrowser', 'window_cuts',
+           'state_norms', 'WindowExplorer']
 
 # %% ../nbs/12_viewer.ipynb #c010
 import base64, html, io, json, os, re
@@ -303,19 +304,23 @@ class PictureWidget(anywidget.AnyWidget):
     def picture(self): raise NotImplementedError(f'{type(self).__name__} must draw a picture of itself')
     def __repr__(self): return f'{type(self).__name__}({self._meta.get("title", "")})'
 
+    def open(self):
+        "Connect to the page, if there is one; without it, nbconvert would save every widget's data into the notebook"
+        if has_live_page(): super().open()
+
+    def _repr_mimebundle_(self, **kwargs):
+        "What a page may choose from: the widget, its picture, a line of text"
+        live = {} if self.comm is None else super()._repr_mimebundle_(**kwargs)[0]
+        poster = poster_file(self.picture(), self.model_id or '')
+        return live | {'image/png': base64.b64encode(poster).decode(), 'text/plain': repr(self)}
+
     def _ipython_display_(self):
         "Picture first, then, in a live page, the widget, whose script hides the picture"
         from IPython.display import display
-        if not has_live_page(): return display(self._repr_mimebundle_(widget=False), raw=True)
-        poster = poster_file(self.picture(), self.model_id)
-        self._poster = base64.b64encode(poster)[:150].decode()
-        display({'image/png': base64.b64encode(poster).decode(), 'text/plain': repr(self)}, raw=True)
-        display(super()._repr_mimebundle_()[0], raw=True)
-
-    def _repr_mimebundle_(self, widget=True, **kwargs):
-        "What a page may choose from: the widget, its picture, a line of text"
-        poster = base64.b64encode(poster_file(self.picture(), self.model_id or '')).decode()
-        return (super()._repr_mimebundle_(**kwargs)[0] if widget else {}) | {'image/png': poster, 'text/plain': repr(self)}
+        bundle = self._repr_mimebundle_()
+        self._poster, live = bundle['image/png'][:150], {key: value for key, value in bundle.items() if key != 'image/png'}
+        display({key: bundle[key] for key in ('image/png', 'text/plain')}, raw=True)
+        if len(live) > 1: display(live, raw=True)
 
 # %% ../nbs/12_viewer.ipynb #c073
 _page = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -501,3 +506,336 @@ def to_gif(self:ClipViewer, # a viewer
     if path is not None: return file
     from IPython.display import Image as Shown
     return Shown(data=file.getvalue(), format='gif')
+
+# %% ../nbs/12_viewer.ipynb #c096
+_mean, _std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)                  # ImageNet, what the encoders were trained with
+
+def predict_masks(
+    model, # VideoSegmenter, Learner, or function from normalised frames (1,3,H,W) to logits (1,K,h,w)
+    frames, # pictures, (T,H,W,3), uint8
+    size:tuple=None, # (height, width) at which the model sees them; None: as they are
+)->tuple: # class numbers (T,H,W) uint8, and confidence (T,H,W) float16, 0..1
+    "Segment the frames one after another; masks come back at the frames' size"
+    import torch
+    from torch.nn.functional import interpolate
+    model = model.model if hasattr(model, 'dls') else model
+    step, first = model.stream().step if hasattr(model, 'stream') else model, next(getattr(model, 'parameters', lambda: iter([]))(), torch.zeros(1))
+    mean, std = (torch.tensor(v, device=first.device).view(3, 1, 1) for v in (_mean, _std))
+    masks, sure = [], []
+    for frame in frames:
+        x = (torch.from_numpy(np.ascontiguousarray(frame)).to(first.device).permute(2, 0, 1)[None]/255 - mean)/std     # (1,3,H,W)
+        if size is not None: x = interpolate(x, tuple(size), mode='bilinear', antialias=True)
+        with torch.no_grad(): logits = interpolate(step(x).float(), frame.shape[:2], mode='bilinear')                  # (1,K,H,W)
+        best, mask = logits.softmax(1)[0].max(0)
+        masks.append(mask.byte().cpu().numpy()); sure.append(best.half().cpu().numpy())
+    return np.stack(masks), np.stack(sure)
+
+# %% ../nbs/12_viewer.ipynb #c100
+def _predictions(models, frames, size):
+    "One model or a dictionary of models as arguments of ClipViewer"
+    if models is None: return {}
+    found = {name: predict_masks(m, frames, size) for name, m in (models if isinstance(models, dict) else {'prediction': models}).items()}
+    sure = {name: confidence for name, (_, confidence) in found.items()}
+    if not isinstance(models, dict): return dict(masks=found['prediction'][0], confidence=sure)
+    return dict(compare={name: masks for name, (masks, _) in found.items()}, confidence=sure)
+
+@patch(cls_method=True)
+def from_dataset(cls:ClipViewer, # the class
+    dataset, # a ClipDataset: item i is frames (T,3,H,W) and masks (T,H,W)
+    i:int=0, # which clip
+    models=None, # a model or Learner, or a dictionary of them by name
+    size:tuple=None, # (height, width) at which models see the frames; None: as they are
+    **options # further arguments of ClipViewer
+)->'ClipViewer': # a viewer
+    "The clip of one item, with its labels as truth"
+    clip, masks = dataset[i]
+    frames, records = as_frames(clip), getattr(dataset, 'items', {i: []})[i]
+    title, numbers = (records[-1].recording, [r.frame for r in records]) if records and hasattr(records[-1], 'recording') else (f'Clip {i}', None)
+    told = dict(truth=masks, labels=getattr(dataset, 'labels', cityscapes_labels), title=title, numbers=numbers, fps=4)
+    return cls(frames, **(told | _predictions(models, frames, size) | options))
+
+# %% ../nbs/12_viewer.ipynb #c103
+@patch(cls_method=True)
+def from_snippet(cls:ClipViewer, # the class
+    index, # a FrameIndex
+    n:int=0, # which snippet
+    models=None, # a model or Learner, or a dictionary of them by name
+    size:tuple=None, # (height, width) at which models see the frames; None: as they are
+    most:int=300, # not more frames than this
+    **options # further arguments of ClipViewer
+)->'ClipViewer': # a viewer
+    "All frames of a snippet in order, with the labels there are as truth"
+    from segvid.clips import SnippetReader
+    records, frames, masks = zip(*SnippetReader(index.snippets[n][:most], index.labels))
+    frames, truth = as_frames([f.permute(1, 2, 0) for f in frames]), as_masks(list(masks))
+    told = dict(truth=truth if (truth != index.labels.ignore_index).any() else None, labels=index.labels, title=records[0].recording, numbers=[r.frame for r in records])
+    return cls(frames, **(told | _predictions(models, frames, size) | options))
+
+@patch(cls_method=True)
+def from_learner(cls:ClipViewer, # the class
+    learn, # a Learner from clip_learner
+    n:int=0, # which snippet of the validation set
+    **options # further arguments of `from_snippet`
+)->'ClipViewer': # a viewer
+    "What a Learner makes of a snippet that it was not trained on"
+    return cls.from_snippet(learn.dls.valid_ds.index, n, models=learn, **(dict(size=getattr(learn.dls, 'size', None)) | options))
+
+# %% ../nbs/12_viewer.ipynb #c107
+def _picture_files(folder):
+    "Pictures in `folder`, sorted by name, numbers as numbers; raises FileNotFoundError if there are none"
+    order = lambda path: [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', path.name)]
+    files = sorted((f for f in Path(folder).iterdir() if f.suffix.lower() in ('.png', '.jpg', '.jpeg', '.webp', '.bmp')), key=order)
+    if not files: raise FileNotFoundError(f'no pictures (png, jpg, webp, bmp) in {folder}')
+    return files
+
+@patch(cls_method=True)
+def from_folder(cls:ClipViewer, # the class
+    folder, # pictures, shown in the order of their names
+    masks=None, # folder of masks with class numbers, in the same order, or None
+    models=None, # a model or Learner, or a dictionary of them by name
+    size:tuple=None, # (height, width) at which models see the frames; None: as they are
+    **options # further arguments of ClipViewer
+)->'ClipViewer': # a viewer
+    "A folder of frames as a film; raises `FileNotFoundError` if there are none, `ValueError` if masks do not fit"
+    frames = as_frames(_picture_files(folder))
+    told = dict(title=Path(folder).name) | ({} if masks is None else dict(truth=as_masks(_picture_files(masks), frames.shape[:3])))
+    return cls(frames, **(told | _predictions(models, frames, size) | options))
+
+# %% ../nbs/12_viewer.ipynb #c109
+def video_frames(
+    path, # video file
+    count:int=300, # at most this many frames
+    every:int=1, # take every so many-th frame
+    width:int=1024, # largest width, pixels
+)->tuple: # frames (T,H,W,3) uint8, and frames per second of what was taken
+    "The beginning of a video file; raises `ValueError` if it holds no picture"
+    try: import av
+    except ImportError: raise ImportError('reading video files needs PyAV: pip install av') from None
+    frames = []
+    with av.open(str(path)) as file:
+        if not file.streams.video: raise ValueError(f'{path} holds no video')
+        stream = file.streams.video[0]
+        rate = float(stream.average_rate or 25)/every
+        for n, frame in enumerate(file.decode(stream)):
+            if n % every == 0: frames.append(shrink(frame.to_ndarray(format='rgb24')[None], width)[0])
+            if len(frames) == count: break
+    if not frames: raise ValueError(f'{path} holds no frame that can be decoded')
+    return np.stack(frames), round(rate, 2)
+
+@patch(cls_method=True)
+def from_video(cls:ClipViewer, # the class
+    path, # video file
+    models=None, # a model or Learner, or a dictionary of them by name
+    size:tuple=None, # (height, width) at which models see the frames; None: as they are
+    count:int=300, # at most this many frames
+    every:int=1, # take every so many-th frame
+    **options # further arguments of ClipViewer
+)->'ClipViewer': # a viewer
+    "The beginning of a film, segmented if models are given"
+    frames, fps = video_frames(path, count, every, options.get('max_width', 1024))
+    return cls(frames, **(dict(title=Path(path).name, fps=fps) | _predictions(models, frames, size) | options))
+
+# %% ../nbs/12_viewer.ipynb #c112
+def runs_of(
+    numbers, # whole numbers, ascending
+)->list: # [start, stop, step] of each steady run; stop is its last number
+    "Ascending numbers as steady runs"
+    runs = []
+    for n in map(int, numbers):
+        if runs and (runs[-1][0] == runs[-1][1] or n-runs[-1][1] == runs[-1][2]): runs[-1] = [runs[-1][0], n, n-runs[-1][1]]
+        else: runs.append([n, n, 1])
+    return runs
+
+def recording_table(
+    index, # a FrameIndex
+)->list: # for every recording a dictionary: name, split, frames and labels (how many), snippets and labelled as runs
+    "What a FrameIndex holds, ready for JSON"
+    recordings = {}
+    for snippet in index.snippets:
+        row = recordings.setdefault(snippet[0].recording, dict(name=snippet[0].recording, split=snippet[0].split or '', frames=0, labels=0, snippets=[], labelled=[]))
+        labelled = [r.frame for r in snippet if r.label is not None]
+        row['snippets'].append(runs_of(r.frame for r in snippet))
+        row['labelled'] += runs_of(labelled)
+        row['frames'] += len(snippet); row['labels'] += len(labelled)
+    return list(recordings.values())
+
+# %% ../nbs/12_viewer.ipynb #c115
+def _thumb(path, width=320):
+    "A picture file as a small JPEG"
+    return encode_picture(shrink(np.asarray(Image.open(path).convert('RGB'))[None], width)[0])
+
+class DatasetBrowser(PictureWidget):
+    "Recordings, gaps, labels, and the clips that a dilation makes of them"
+    _esm = join_script('dataset_browser', 'renderBrowser')
+    _render = 'renderBrowser'
+    sequence = _shared(Int(0, help='number of the recording on show'))
+    current = _shared(Int(-1, help='frame number of the current frame'))
+    dilation = _shared(List(Int(), help='offsets of the neighbours'))
+    missing = _shared(Enum(['mirror', 'repeat', 'drop', 'error'], 'mirror', help='what replaces missing neighbours'))
+
+    def __init__(self,
+        data, # FrameIndex, ClipDataset, or a folder in the layout of Cityscapes
+        dilation=None, # offsets in frame numbers; None: those of the ClipDataset, or [-9,-6,-3]
+        missing:str=None, # policy for missing neighbours; None: that of the ClipDataset, or 'mirror'
+        title:str='Data set' # heading
+    ):
+        from segvid.clips import FrameIndex
+        self.index = FrameIndex(data) if isinstance(data, (str, Path)) else getattr(data, 'index', data)
+        super().__init__(dilation=list(getattr(data, 'dilation', [-9, -6, -3]) if dilation is None else dilation), missing=missing or getattr(data, 'missing', 'mirror'))
+        self._fill(title)
+        self.on_msg(lambda widget, message, buffers: self._answer(message))
+
+# %% ../nbs/12_viewer.ipynb #c118
+@patch
+def clip(self:DatasetBrowser, # a browser
+)->list: # frame numbers of the clip on show, the current one last; only that one if it cannot be made
+    "The clip that `dilation` and `missing` make at `current`"
+    from segvid.organize import choose_frames
+    name = self._meta['sequences'][self.sequence]['name']
+    snippet = next(([r.frame for r in s] for s in self.index.snippets if s[0].recording == name and self.current in [r.frame for r in s]), [self.current])
+    try: return choose_frames(snippet, self.current, self.dilation, self.missing)
+    except ValueError: return [self.current]
+
+@patch
+def _fill(self:DatasetBrowser, title):
+    "Make the description, and the small pictures of the clip that is shown first: at the labelled frame in the middle of the first recording"
+    table, self.paths = recording_table(self.index), {}
+    for record in self.index.records: self.paths.setdefault(record.recording, {})[record.frame] = record.path
+    first = [r.frame for r in self.index.labelled if r.recording == table[0]['name']] or list(self.paths[table[0]['name']])[-1:]
+    gaps = sum(len(row['snippets'])-1 for row in table)
+    summary = f'{len(table)} recordings · {len(self.index.records):,} frames · {len(self.index.labelled):,} labelled · {gaps} gap{"" if gaps == 1 else "s"}'
+    self._meta = dict(title=title, summary=summary, sequences=table, thumbs={})
+    self.current = first[len(first)//2]
+    parts, clip = PartList(), list(dict.fromkeys(self.clip()))
+    parts.add([_thumb(self.paths[table[0]['name']][n]) for n in clip])
+    self._meta, self._blob = self._meta | dict(thumbs={f'0:{n}': span for n, span in zip(clip, parts.spans)}), parts.blob
+
+@patch
+def _answer(self:DatasetBrowser, message):
+    "Send the small pictures that the page asks for; files that cannot be read are left out"
+    if message.get('type') != 'thumbs': return
+    paths, found = self.paths[self._meta['sequences'][message['sequence']]['name']], {}
+    for n in message['frames']:
+        try: found[n] = _thumb(paths[n])
+        except (OSError, KeyError): pass
+    self.send(dict(type='thumbs', sequence=message['sequence'], frames=list(found)), list(found.values()))
+
+# %% ../nbs/12_viewer.ipynb #c123
+def _draw_recordings(ax, rows):
+    "One line per recording: frames grey, labels blue, gaps empty"
+    numbers = lambda runs: [n for start, stop, step in runs for n in range(start, stop+1, step)]
+    for y, row in enumerate(rows):
+        ax.vlines([n for runs in row['snippets'] for n in numbers(runs)], y-0.28, y+0.28, color='0.75', lw=2.5)
+        ax.vlines(numbers(row['labelled']), y-0.28, y+0.28, color='#0072b2', lw=2.5)
+    ax.set(yticks=range(len(rows)), yticklabels=[row['name'] for row in rows], ylim=(len(rows)-0.4, -0.6))
+    ax.set_xlabel('frame (blue: labelled)', fontsize=8)
+    ax.tick_params(labelsize=8, left=False); ax.spines[:].set_visible(False)
+
+@patch
+def picture(self:DatasetBrowser, # a browser
+    most:int=10, # recordings to draw
+)->Image.Image: # a picture, RGB
+    "Recordings as lines, and the clip that is on show"
+    from matplotlib.figure import Figure
+    rows, clip = self._meta['sequences'], self.clip()
+    figure = Figure((9.6, 0.9+0.26*min(len(rows), most)+1.5), dpi=100, layout='constrained')
+    figure.suptitle(f'{self._meta["title"]}: {self._meta["summary"]}', fontsize=10, x=0.01, ha='left')
+    grid = figure.add_gridspec(2, len(clip), height_ratios=[0.26*min(len(rows), most)+0.4, 1.5])
+    _draw_recordings(figure.add_subplot(grid[0, :]), rows[:most])
+    for n, frame in enumerate(clip):
+        ax = figure.add_subplot(grid[1, n])
+        ax.imshow(Image.open(self.paths[rows[self.sequence]['name']][frame])); ax.axis('off')
+        ax.set_title(f'{rows[self.sequence]["name"]}: {frame}' if frame == self.current else str(frame), fontsize=8)
+    file = io.BytesIO(); figure.savefig(file, format='png')
+    return Image.open(file).convert('RGB')
+
+# %% ../nbs/12_viewer.ipynb #c128
+def window_cuts(
+    size:int, # rows (or columns) of the grid, a multiple of `window`
+    window:int, # side of a window
+    shift:int=0, # how far the grid was rolled, 0..window-1; 0: plain windows
+)->list: # [start, length, kind] of each piece; kind 0 whole, 1 and 2 the parts of the last window
+    "How one side of a grid is cut; raises `ValueError` where sizes do not fit"
+    if size % window or not 0 <= shift < window: raise ValueError(f'size {size}, window {window}, shift {shift}: expected a multiple of the window and 0 <= shift < window')
+    whole = [[start, window, 0] for start in range(0, size, window)]
+    return whole if shift == 0 else whole[:-1]+[[size-window, window-shift, 1], [size-shift, shift, 2]]
+
+# %% ../nbs/12_viewer.ipynb #c132
+def state_norms(
+    model, # a VideoSegmenter with a TV3SHead
+    frames, # pictures, (T,H,W,3), uint8
+    size:tuple=None, # (height, width) at which the model sees them; None: as they are
+)->dict: # for each block its name and the root mean square of its scan state after every frame, T numbers
+    "How the memory of a stream grows; raises `ValueError` for a model without memory"
+    stream, norms = model.stream(), []
+    def step(x):
+        logits = stream.step(x)
+        if stream.state is None: raise ValueError(f'{type(model.head).__name__} carries no state from frame to frame')
+        norms.append([layer.scan.float().square().mean().sqrt().item() for layer in stream.state.layers])
+        return logits
+    predict_masks(step, frames, size)
+    return {f'block {i}': list(values) for i, values in enumerate(zip(*norms))}
+
+# %% ../nbs/12_viewer.ipynb #c134
+class WindowExplorer(PictureWidget):
+    "Windows, shift and scan order of the TV3S head on real frames"
+    _esm = join_script('window_explorer', 'renderWindows')
+    _render = 'renderWindows'
+    shifted = _shared(Bool(False, help='odd layers: shifted windows'))
+    rolled = _shared(Bool(False, help='show the grid as the layer has rolled it'))
+    part = _shared(Int(0, help='number of the chosen window'))
+    token = _shared(Int(0, help='number of the token that the scan has reached'))
+    playing = _shared(Bool(False, help='whether the scan is running'))
+    speed = _shared(Float(200, help='tokens per second'))
+
+    def __init__(self,
+        clip, # frames of a clip, in any form that ClipViewer takes
+        size:tuple=None, # (height, width) at which the model sees them; None: as they are
+        window:int=20, # side of a window, in positions of the grid
+        shift:int=10, # roll of the odd layers
+        norms:dict=None, # curves to draw below: name -> numbers, one per frame or finer, 0 or more (see `state_norms`)
+        title:str='Windows of the TV3S head', # heading
+        **state # first values of the shared state, such as `shifted=True`
+    ):
+        from segvid.tv3s import window_grid
+        self.frames, parts = shrink(as_frames(clip), 1024), PartList()
+        height, width = size or as_frames(clip).shape[1:3]
+        grid = window_grid(height//4, width//4, window)
+        parts.add([encode_picture(frame) for frame in self.frames])
+        cuts = {name: dict(rows=window_cuts(grid[0], window, s), columns=window_cuts(grid[1], window, s)) for name, s in (('plain', 0), ('shifted', shift))}
+        curves = [dict(name=name, values=_plain(values, 6)) for name, values in (norms or {}).items()]
+        meta = dict(title=title, count=len(self.frames), grid=list(grid), window=window, shift=shift, cuts=cuts, parts=parts.spans, norms=curves, norms_title='Size of the memory')
+        super().__init__(_meta=meta, _blob=parts.blob, **state)
+
+# %% ../nbs/12_viewer.ipynb #c136
+_kind_colors = [['#8a93a3', '#0072b2', '#56b4e9'], ['#d55e00', '#009e73', '#f0e442'], ['#e69f00', '#cc79a7', '#7a5cc4']]
+
+def _draw_windows(ax, image, grid, cuts, shift, title):
+    "The windows of one layer over its (rolled) picture"
+    from matplotlib.patches import Rectangle
+    rows, columns = grid
+    picture = np.roll(image, [-round(s*n/g) for s, n, g in zip((shift, shift), image.shape, grid)], (0, 1))
+    ax.imshow(picture, extent=(0, columns, rows, 0), aspect='auto')
+    for y, tall, a in cuts['rows']:
+        for x, wide, b in cuts['columns']:
+            color = _kind_colors[a][b]
+            ax.add_patch(Rectangle((x+0.3, y+0.3), wide-0.6, tall-0.6, facecolor=(color, 0.15 if a == b == 0 else 0.45), edgecolor=color, lw=1.2))
+    ax.set_title(title, fontsize=9); ax.set(xticks=[], yticks=[]); ax.spines[:].set_visible(False)
+
+@patch
+def picture(self:WindowExplorer, # an explorer
+)->Image.Image: # a picture, RGB
+    "Plain windows, shifted windows as rolled, and the curves"
+    from matplotlib.figure import Figure
+    meta, image = self._meta, self.frames[-1]
+    figure = Figure((9.6, 4.8*image.shape[0]/image.shape[1]+0.5+1.2*bool(meta['norms'])), dpi=100, layout='constrained')
+    axs = figure.subplot_mosaic([['plain', 'shifted']]+[['norms', 'norms']]*bool(meta['norms']), height_ratios=[4.8*image.shape[0]/image.shape[1]]+[1.2]*bool(meta['norms']))
+    count = {name: len(cuts['rows'])*len(cuts['columns']) for name, cuts in meta['cuts'].items()}
+    _draw_windows(axs['plain'], image, meta['grid'], meta['cuts']['plain'], 0, f'even layers: {count["plain"]} windows')
+    _draw_windows(axs['shifted'], image, meta['grid'], meta['cuts']['shifted'], meta['shift'], f'odd layers, rolled by {meta["shift"]}: {count["shifted"]} windows and parts')
+    for curve in meta['norms']: axs['norms'].plot(curve['values'], marker='.', lw=1.5, label=curve['name'])
+    if meta['norms']:
+        axs['norms'].legend(fontsize=7, frameon=False, ncols=8); axs['norms'].tick_params(labelsize=7)
+        axs['norms'].set_ylabel(meta['norms_title'].lower(), fontsize=8); axs['norms'].spines[['top', 'right']].set_visible(False)
+    file = io.BytesIO(); figure.savefig(file, format='png')
+    return Image.open(file).convert('RGB')

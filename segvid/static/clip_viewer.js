@@ -130,6 +130,7 @@ export class ClipView {
     const mode = this.layers.length ? this.get('mode') : 'overlay';
     this.modes.show(mode); this.speed.show(String(this.get('speed'))); this.loop.show(this.get('loop'));
     if (!this.layers.length) return;
+    this.root.classList.toggle('sv-wide', mode === 'side' && this.layers.length > 1);
     this.first.show(this.layers[this.layerOf('layer')].name); this.second.show(this.layers[this.layerOf('other')].name);
     this.second.element.hidden = !this.twoLayers; this.first.element.hidden = this.layers.length < 2;
     this.styles.show(this.get('style')); this.hatch.show(this.get('hatch')); this.safe.show(this.get('palette') === 'colorblind');

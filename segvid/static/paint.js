@@ -76,6 +76,7 @@ export class Surface {
   outlines(mask, table) {
     const { out, width, height, zoom, column } = this, across = width * zoom, down = height * zoom;
     const wide = across > 700 ? 2 : 1;
+    if (zoom === 1) { this.plainOutlines(mask, table, wide); return; }
     for (let y = 0, p = 0; y < down; y++) {
       const row = Math.floor(y / zoom) * width;
       const above = Math.floor(Math.max(y - wide, 0) / zoom) * width, below = Math.floor(Math.min(y + wide, down - 1) / zoom) * width;
@@ -85,6 +86,17 @@ export class Surface {
             mask[row + column[Math.max(x - wide, 0)]] !== c || mask[row + column[Math.min(x + wide, across - 1)]] !== c) {
           if (table[c]) out[p] = table[c];
         }
+      }
+    }
+  }
+  /** The same for one screen pixel per mask pixel, without look-ups and bounds in the inner loop. */
+  plainOutlines(mask, table, wide) {
+    const { out, width, height } = this;
+    for (let y = 0; y < height; y++) {
+      const up = y < wide ? 0 : wide * width, down = y >= height - wide ? 0 : wide * width;
+      for (let p = y * width + wide, end = (y + 1) * width - wide; p < end; p++) {
+        const c = mask[p];
+        if ((mask[p - wide] !== c || mask[p + wide] !== c || mask[p - up] !== c || mask[p + down] !== c) && table[c]) out[p] = table[c];
       }
     }
   }

@@ -199,7 +199,7 @@ export class Stage {
     const [left, top] = this.pointer, wide = this.element.clientWidth;
     this.tip.hidden = false;
     Object.assign(this.tip.style, left > wide * 0.6 ? { left: 'auto', right: `${wide - left + 14}px` } : { left: `${left + 14}px`, right: 'auto' },
-      { top: `${Math.max(top - 10, 4)}px` });
+      { top: `${clamp(top - 10, 4, Math.max(this.element.clientHeight - this.tip.offsetHeight - 6, 4))}px` });
     this.cross.hidden = this.count < 2;
     if (this.count > 1) { const [x, y] = this.screen(at[0] + 0.5, at[1] + 0.5, 1 - at[2]); Object.assign(this.cross.style, { left: `${x}px`, top: `${y}px` }); }
   }

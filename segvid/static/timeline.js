@@ -9,8 +9,8 @@ export const LINES = ['', '6 3', '2 3', '8 3 2 3', '1 2', '10 4'].map((dash, n) 
 
 export class StripChart {
   /** `count` frames; `onseek(t)` when the user points at one. */
-  constructor(count, onseek, height = 96) {
-    Object.assign(this, { count, onseek, height, series: [], rows: null, frame: 0 });
+  constructor(count, onseek, { height = 96, limits = [0, 1] } = {}) {
+    Object.assign(this, { count, onseek, height, limits, series: [], rows: null, frame: 0 });
     this.lines = s('g', {}); this.grid = s('g', { class: 'sv-grid' }); this.marks = s('g', { class: 'sv-marks' }); this.dots = s('g', {});
     this.cursor = s('line', { class: 'sv-cursor', y1: 0, y2: height });
     this.svg = s('svg', { class: 'sv-plot', height, aria: { hidden: 'true' } }, this.grid, this.lines, this.marks, this.cursor, this.dots);
@@ -35,13 +35,15 @@ export class StripChart {
   /** One colored strip per row: values (rows × count) in 0..1 or null. */
   showRows(rows) { this.rows = rows; this.series = []; this.marked = []; this.draw(); }
 
-  /** A round lower end, so that curves between 0.9 and 1 are not a flat line at the top. */
+  /** Round ends of the scale around the curves, so that values between 0.9 and 1 are not a flat line at the top. */
   scaleTo(series) {
-    const all = series.flatMap(({ values }) => values.filter((v) => v !== null));
-    const [least, most] = [Math.min(1, ...all), Math.max(0, ...all)], unit = [1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01].find((u) => u <= Math.max(most - least, 0.01) * 1.01) ?? 0.01;
-    this.low = Math.max(0, Math.floor(least / unit + 1e-9) * unit); this.high = Math.min(1, Math.ceil(most / unit - 1e-9) * unit);
-    if (this.high - this.low < unit) this.low = Math.max(0, this.high - unit);
-    if (this.high === this.low) this.high = this.low + unit;
+    const all = series.flatMap(({ values }) => values.filter((v) => v !== null)), [floor, ceiling] = this.limits;
+    const least = all.length ? Math.min(...all) : 0, most = all.length ? Math.max(...all) : 1, range = Math.max(most - least, 0.01 * Math.abs(most), 1e-9);
+    const decade = 10 ** Math.floor(Math.log10(range)), unit = [1, 0.5, 0.2].map((part) => part * decade).find((u) => u <= range) ?? decade;
+    this.low = Math.max(floor, Math.floor(least / unit + 1e-6) * unit);
+    this.high = Math.min(ceiling, Math.ceil(most / unit - 1e-6) * unit);
+    if (this.high - this.low < unit / 2) this.low = Math.max(floor, this.high - unit);
+    if (this.high - this.low < unit / 2) this.high = this.low + unit;
   }
   draw() {
     this.width = this.element.clientWidth;
