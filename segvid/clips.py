@@ -172,12 +172,17 @@ def _decode(path, mode):
     if not Path(path).exists(): raise FileNotFoundError(f'picture is gone: {path}')
     try:
         picture = _torchvision_decoder()(path, mode)
-        if mode == 'RGB' or len(picture) == 1: return picture
+        if picture.dtype == torch.uint8 if mode == 'RGB' else len(picture) == 1: return picture
     except (RuntimeError, TypeError): pass                      # not a file for torchvision, or no decoder in it
     try:
-        with Image.open(path) as picture: array = np.array(picture.convert('RGB') if mode == 'RGB' else picture)
+        with Image.open(path) as picture: array = _to_rgb(picture) if mode == 'RGB' else np.array(picture)
     except Exception as e: raise OSError(f'cannot decode {path} ({type(e).__name__}: {e}); check_dataset finds all such files') from e
     return torch.from_numpy(np.atleast_3d(array)).permute(2, 0, 1).contiguous()
+
+def _to_rgb(picture):
+    "Pillow picture as an array (H,W,3) of bytes; of 16 bits per value the upper 8"
+    if picture.mode.startswith('I'): picture = Image.fromarray((np.array(picture) >> 8).astype(np.uint8))
+    return np.array(picture.convert('RGB'))
 
 # %% ../nbs/02_clips.ipynb #c049
 def read_frame(

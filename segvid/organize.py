@@ -735,8 +735,10 @@ def run_command(
     options=None, # command-line options as a list; None: those of this process
 )->int: # exit status: what `func` returned, 0 for None, 2 on bad arguments
     "Call `func` with arguments from the command line; bad paths and values become one line of text instead of a traceback"
-    parser = anno_parser(func, prog=func.__name__)
-    args = vars(parser.parse_args(_known_spelling(sys.argv[1:] if options is None else options, parser.format_help())))
+    parser, options = anno_parser(func, prog=func.__name__), sys.argv[1:] if options is None else options
+    help_text = parser.format_help()
+    if {'-h', '--help'} & set(options): print(re.sub(r'(?<=--)[a-z-]+', lambda found: found[0].replace('-', '_'), help_text)); return 0
+    args = vars(parser.parse_args(_known_spelling(options, help_text)))
     try: return func(**{name: value for name, value in args.items() if name not in ('pdb', 'xtra')}) or 0
     except (ValueError, OSError) as e: print(f'{func.__name__}: {e}', file=sys.stderr); return 2
 

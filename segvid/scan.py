@@ -62,9 +62,9 @@ def selective_scan_ref(
     write = torch.einsum('bdl,bdnl,bdl->lbdn', step, Bc, v)
     h = A.new_zeros(u.shape[0], *A.shape, dtype=dtype) if initial_state is None else initial_state.to(dtype)
     ys = []
-    for t in range(u.shape[-1]):
-        h = decay[t]*h + write[t]                                  # (B,D,N)
-        ys.append(torch.einsum('bdn,bdn->bd', h, Cc[..., t]))
+    for decay_t, write_t, C_t in zip(decay.unbind(0), write.unbind(0), Cc.unbind(-1)):
+        h = decay_t*h + write_t                                    # (B,D,N)
+        ys.append((h*C_t).sum(-1))
     y = _skip_and_gate(torch.stack(ys, -1), v, D, z).to(u.dtype)   # (B,D,L)
     return (y, h) if return_last_state else y
 

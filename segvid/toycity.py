@@ -200,7 +200,7 @@ def _person(x, z, height, color, stride):
 # %% ../nbs/03_toycity.ipynb #c052
 def _random(*numbers):
     "A random generator named by whole numbers >= 0; the same numbers give the same stream"
-    return np.random.default_rng([int(n) for n in numbers])
+    return np.random.default_rng([len(numbers), *map(int, numbers)])       # the count, because numpy takes [1] and [1, 0] for the same name
 
 # %% ../nbs/03_toycity.ipynb #c055
 _FACADES = [(150, 132, 118), (122, 112, 108), (168, 150, 128), (110, 96, 92), (140, 140, 148), (96, 100, 112)]

@@ -308,10 +308,13 @@ class PictureWidget(anywidget.AnyWidget):
         "Connect to the page, if there is one; without it, nbconvert would save every widget's data into the notebook"
         if has_live_page(): super().open()
 
+    @property
+    def model_id(self): return '' if self.comm is None else self.comm.comm_id
+
     def _repr_mimebundle_(self, **kwargs):
         "What a page may choose from: the widget, its picture, a line of text"
         live = {} if self.comm is None else super()._repr_mimebundle_(**kwargs)[0]
-        poster = poster_file(self.picture(), self.model_id or '')
+        poster = poster_file(self.picture(), self.model_id)
         return live | {'image/png': base64.b64encode(poster).decode(), 'text/plain': repr(self)}
 
     def _ipython_display_(self):
@@ -450,7 +453,7 @@ def _film_curves(viewer, ax, shown):
     for layer, color, dash in zip(layers, ['#0072b2', '#d55e00', '#009e73', '#cc79a7']*4, ['-', '--', ':', '-.']*4):
         ax.plot([np.nan if v is None else v for v in layer['miou'] or layer['consistency']], dash, color=color, lw=1.5, label=layer['name'], marker='.', ms=3)
     for t in shown: ax.axvline(t, color='0.8', lw=0.8, zorder=0)
-    ax.set(xlim=(-0.3, len(viewer.frames)-0.7), ylabel='mean IoU' if layers[0]['miou'] else 'consistency')
+    ax.set(xlim=(-0.3, len(viewer.frames)-0.7), xticks=shown, xticklabels=[viewer._meta['numbers'][t] for t in shown], ylabel='mean IoU' if layers[0]['miou'] else 'consistency')
     ax.legend(fontsize=7, frameon=False, ncols=4, loc='lower left', bbox_to_anchor=(0, 1), borderaxespad=0.1)
     ax.tick_params(labelsize=7); ax.yaxis.label.set_size(8); ax.spines[['top', 'right']].set_visible(False)
 
@@ -836,6 +839,6 @@ def picture(self:WindowExplorer, # an explorer
     for curve in meta['norms']: axs['norms'].plot(curve['values'], marker='.', lw=1.5, label=curve['name'])
     if meta['norms']:
         axs['norms'].legend(fontsize=7, frameon=False, ncols=8); axs['norms'].tick_params(labelsize=7)
-        axs['norms'].set_ylabel(meta['norms_title'].lower(), fontsize=8); axs['norms'].spines[['top', 'right']].set_visible(False)
+        axs['norms'].set_ylabel(meta['norms_title'].lower(), fontsize=8); axs['norms'].xaxis.get_major_locator().set_params(integer=True); axs['norms'].spines[['top', 'right']].set_visible(False)
     file = io.BytesIO(); figure.savefig(file, format='png')
     return Image.open(file).convert('RGB')

@@ -256,6 +256,17 @@ def test_killed_run_continues(tmp_path, mode, where):
     assert stamps(out) == before
 
 
+@pytest.mark.parametrize('first', ['copy', 'symlink', 'hardlink'])
+def test_move_after_another_mode_takes_the_sources_away(tmp_path, first):
+    "Also the end of a move across disks that was killed between copy and removal"
+    source, out = heap(tmp_path/'in', kind='labelTrainIds', label=13), tmp_path/'out'
+    run(source, out, mode=first)
+    expected = tree(out)
+    assert run(source, out, mode='move', dry_run=True).exit_status == 0 and len(list(source.rglob('*.png'))) == 24
+    assert run(source, out, mode='move').exit_status == 0
+    assert not list(source.rglob('*.png')) and tree(out) == expected and not any(p.is_symlink() for p in out.rglob('*'))
+
+
 def test_move_across_disks(tmp_path, monkeypatch):
     source, out, real = heap(tmp_path/'in'), tmp_path/'out', os.replace
     def other_disk(a, b):
@@ -388,6 +399,11 @@ def test_policies(numbers, data, dilation, missing):
     if absent:
         with pytest.raises(ValueError, match='not in its snippet'): choose_frames(numbers, current, dilation, 'error')
     else: assert choose_frames(numbers, current, dilation, 'error') == chosen
+
+
+@pytest.mark.parametrize('numbers,current,offset,expected', [([0, 6, 9], 9, -6, 6), ([1, 4, 10], 1, 6, 4), ([0, 4, 9], 9, -7, 4), ([5], 5, -3, 5), ([3, 5, 7], 5, -4, 3)])
+def test_ties_go_to_the_frame_nearer_to_the_current_one(numbers, current, offset, expected):
+    assert choose_frames(numbers, current, [offset], 'repeat') == [expected, current]
 
 
 @quick

@@ -168,7 +168,7 @@ export class ClipView {
   }
   async draw() {
     const t = clamp(this.get('frame'), 0, this.meta.count - 1);
-    const direction = t < this.drawn ? -1 : 1;
+    const moved = t - this.drawn, steady = moved !== 0 && Math.abs(moved) <= 4;     // playing or scrubbing, not jumping
     if (!this.layers.length) {
       this.stage.paint({ picture: await this.media.picture(t), surfaces: [], names: [], swipe: null });
     } else await this.drawMasks(t);
@@ -176,7 +176,7 @@ export class ClipView {
     this.root.dataset.frame = String(t);
     this.updateNumbers(t);
     if (this.stage.pointer) this.stage.explain();
-    this.media.prefetch(t, direction, this.layers.length ? this.needed() : []);
+    if (steady) this.media.prefetch(t, Math.sign(moved), this.layers.length ? this.needed() : []);
   }
   /** Numbers of the layers that the present mode draws. */
   needed() {

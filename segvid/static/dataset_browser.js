@@ -30,6 +30,8 @@ export function clipFrames(snippet, current, dilation, missing) {
 }
 
 export class BrowserView {
+  static rule = clipFrames;                            // for tests
+
   constructor(model, root) {
     this.model = model; this.root = root; this.meta = model.get('_meta');
     this.bytes = asBytes(model.get('_blob'));
@@ -190,7 +192,7 @@ export class BrowserView {
     const wanted = clip.frames.filter((v) => !this.pictures.has(`${n}:${v}`));
     this.film.replaceChildren(...clip.frames.map((v, i) => {
       const url = this.pictures.get(`${n}:${v}`), title = v === current ? 'current' : clip.how === 'complete' || clip.how === 'mirror' ? offsets[i].replace(/[−+]/, (sign) => (clip.how === 'mirror' ? (sign === '−' ? '+' : '−') : sign)) : '';
-      return h('figure', {}, url ? h('img', { src: url, alt: `frame ${v}` }) : h('div', { class: 'sv-blank' }), h('figcaption', {}, h('b', {}, `${v}`), ` ${title}`));
+      return h('figure', {}, url ? h('img', { src: url, alt: `frame ${v}` }) : h('div', { class: 'sv-blank' }, this.model.isStatic ? 'shown in a running notebook' : ''), h('figcaption', {}, h('b', {}, `${v}`), ` ${title}`));
     }));
     if (wanted.length) this.model.send({ type: 'thumbs', sequence: n, frames: [...new Set(wanted)] });
   }

@@ -2,7 +2,7 @@
 // `to_html` it is a StaticModel with the same methods, so that one set of views serves both.
 
 export class StaticModel {
-  constructor(state) { this.state = { ...state }; this.listeners = new Map(); }
+  constructor(state) { this.state = { ...state }; this.listeners = new Map(); this.isStatic = true; }
   get(key) { return this.state[key]; }
   set(key, value) {
     if (this.state[key] === value) return;

@@ -35,7 +35,7 @@ export class Stage {
     const tall = clamp(window.innerHeight * 0.7, 240, 720), { W, H, count } = this;
     const rowScale = Math.min((width - GAP * (count - 1)) / count / W, tall / H);
     const columnScale = Math.min(width / W, (tall - GAP * (count - 1)) / count / H);
-    const stacked = count > 1 && columnScale > rowScale * 1.5;
+    const stacked = count > 1 && width < 620 && columnScale > rowScale;        // on narrow pages one above the other
     const scale = stacked ? columnScale : rowScale;
     const paneW = stacked || count === 1 ? width : (width - GAP * (count - 1)) / count, paneH = Math.round(H * scale);
     this.panes = Array.from({ length: count }, (_, n) => ({ x: stacked ? 0 : n * (paneW + GAP), y: stacked ? n * (paneH + GAP) : 0, w: paneW, h: paneH }));

@@ -58,7 +58,7 @@ export class WindowView {
       h('div', { class: 'sv-head' }, h('strong', {}, meta.title), h('span', { class: 'sv-muted' }, `grid ${rows} × ${columns} · window ${meta.window} · shift ${meta.shift} · ${meta.count} frames`),
         h('span', { class: 'sv-push' }), this.layers.element, this.views.element),
       h('div', { class: 'sv-body' }, this.stage, h('aside', { class: 'sv-legend', aria: { label: 'Kinds of windows' } },
-        h('div', { class: 'sv-legend-bar' }, h('b', {}, 'Kinds'), h('span', { class: 'sv-push' }), h('span', { class: 'sv-muted' }, 'tokens')), this.kinds)),
+        h('div', { class: 'sv-legend-bar' }, h('b', {}, 'Kinds of windows'), h('span', { class: 'sv-push' }), h('span', { class: 'sv-muted' }, 'tokens each')), this.kinds)),
       this.story, this.scanBox, this.buildTimeline());
     Object.assign(root, { tabIndex: 0, viewer: this });
     for (const [name, value] of Object.entries({ role: 'group', 'aria-label': `Window explorer, ${meta.title}. ${EXPLORER_KEYS}`, 'data-lm-suppress-shortcuts': 'true' })) root.setAttribute(name, value);
@@ -157,8 +157,8 @@ export class WindowView {
     this.kinds.replaceChildren(...[...groups].map(([key, { tall, wide, rowKind, columnKind, count }]) =>
       h('li', { 'data-kind': key }, h('button', { type: 'button', class: 'sv-class', title: 'Show these windows only', aria: { pressed: String(this.chosenKind === null || this.chosenKind === key) },
         onclick: () => { this.chosenKind = this.chosenKind === key ? null : key; this.drawKinds(); this.drawStage(); } },
-      h('i', { class: 'sv-swatch', style: { '--color': KIND_COLORS[rowKind][columnKind] } }), h('span', { class: 'sv-class-name' }, `${count} of ${tall} × ${wide}`),
-      h('span', { class: 'sv-number' }, `${this.meta.count}·${tall}·${wide} = ${this.meta.count * tall * wide}`)))));
+      h('i', { class: 'sv-swatch', style: { '--color': KIND_COLORS[rowKind][columnKind] } }), h('span', { class: 'sv-class-name' }, `${tall} × ${wide}`),
+      h('span', { class: 'sv-number' }, `${count} ×`), h('span', { class: 'sv-number sv-tokens', title: `${this.meta.count} frames · ${tall} · ${wide}` }, `${this.meta.count * tall * wide}`)))));
   }
   /** The frame, rolled if wanted, under the windows. */
   drawStage() {
@@ -173,7 +173,7 @@ export class WindowView {
     this.parts.forEach((part, n) => {
       const at = this.place(part), color = KIND_COLORS[part.rowKind][part.columnKind], faded = this.chosenKind !== null && this.chosenKind !== `${part.rowKind},${part.columnKind}`;
       const picked = n === clamp(this.get('part'), 0, this.parts.length - 1), whole = !part.rowKind && !part.columnKind;
-      g.globalAlpha = faded ? 0.06 : picked || n === this.hovered ? 0.62 : whole ? 0.2 : 0.42;
+      g.globalAlpha = faded ? 0.06 : picked || n === this.hovered ? 0.62 : whole ? 0.08 : 0.42;
       g.fillStyle = color; g.fillRect(at.x * sx + 1, at.y * sy + 1, at.wide * sx - 2, at.tall * sy - 2);
       g.globalAlpha = faded ? 0.3 : 1; g.strokeStyle = picked ? '#fff' : color; g.lineWidth = picked ? 3 : 1.5;
       g.strokeRect(at.x * sx + 1, at.y * sy + 1, at.wide * sx - 2, at.tall * sy - 2);
