@@ -23,6 +23,7 @@ setup(
     license=cfg['license'],
     classifiers=['Programming Language :: Python :: 3', 'Framework :: Jupyter'],
     packages=['segvid'],
+    package_data={'segvid': ['static/*']},
     python_requires=f">={cfg['min_python']}",
     install_requires=lines('requirements'),
     extras_require=extras,

@@ -12,6 +12,6 @@ from segvid.tv3s import *
 from segvid.segmenter import *
 from segvid.metrics import *
 from segvid.learner import *
-from segvid.viewer import *
+from segvid.viewer import ClipViewer, DatasetBrowser, WindowExplorer
 from segvid.bench import *
 from segvid.demo import *

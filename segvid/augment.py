@@ -235,7 +235,9 @@ def __getitem__(self:ClipItems, i):
 
 # %% ../nbs/04_augment.ipynb #c060
 @patch
-def new_empty(self:ClipItems)->ClipItems: # no clips, same transform
+def new_empty(
+    self:ClipItems, # the clips
+)->ClipItems: # no clips, same transform
     "What remains of the data when a learner is exported"
     return ClipItems([], self.transform, self.with_masks)
 
@@ -296,12 +298,16 @@ class ClipDL(TfmdDL):
 
 # %% ../nbs/04_augment.ipynb #c073
 @patch(as_prop=True)
-def c(self:ClipDL)->int: # number of classes, K
+def c(
+    self:ClipDL, # the loader
+)->int: # number of classes, K
     "How many classes there are"
     return len(self.labels)
 
 @patch(as_prop=True)
-def vocab(self:ClipDL)->L: # K class names
+def vocab(
+    self:ClipDL, # the loader
+)->L: # K class names
     "The names of the classes, in the order of their train ids"
     return L(self.labels.classes)
 
@@ -318,7 +324,9 @@ def new(
 
 # %% ../nbs/04_augment.ipynb #c079
 @patch
-def randomize(self:ClipDL):
+def randomize(
+    self:ClipDL, # the loader
+):
     "Draw a new random state for the order of this epoch, and a number for its clips"
     TfmdDL.randomize(self)
     self.draw, self.drawn = self.rng.getrandbits(40), []
@@ -360,7 +368,9 @@ def _clip_names(dataset, i):
 
 # %% ../nbs/04_augment.ipynb #c091
 @patch
-def one_batch(self:ClipDL)->tuple: # frames (B,T,3,H,W) float, masks (B,T,H,W) int64
+def one_batch(
+    self:ClipDL, # the loader
+)->tuple: # frames (B,T,3,H,W) float, masks (B,T,H,W) int64
     "The first batch of a new epoch; its frames carry `clip_names` for titles"
     batch = TfmdDL.one_batch(self)
     batch[0].clip_names = [_clip_names(self.dataset, i or 0) for i in self.drawn[-len(batch[0]):]]
@@ -435,7 +445,8 @@ def _augmentation(aug, size, color_per_frame, ignore_index):
 
 # %% ../nbs/04_augment.ipynb #c107
 @patch(cls_method=True)
-def from_datasets(cls:ClipDataLoaders,
+def from_datasets(
+    cls:ClipDataLoaders, # the class
     train_ds, # `ClipDataset` to train on, or any dataset of (frames (T,3,H,W), masks (T,H,W)), bytes
     valid_ds, # the same to validate on
     size:tuple=None, # height and width for the network, pixels; None: those of the first clip
@@ -462,7 +473,8 @@ def from_datasets(cls:ClipDataLoaders,
 
 # %% ../nbs/04_augment.ipynb #c110
 @patch(cls_method=True)
-def from_cityscapes(cls:ClipDataLoaders,
+def from_cityscapes(
+    cls:ClipDataLoaders, # the class
     path, # folder with leftImg8bit/{train,val} and gtFine/{train,val}
     dilation=(-9,-6,-3), # offsets of the neighbours in frame numbers
     size:tuple=(512,1024), # height and width for the network, pixels

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Scores', 'encoder_and_head', 'undecayed', 'ClipLearner', 'FrozenEncoder', 'published_factor', 'clip_learner',
-           'as_frame', 'compare_table']
+           'as_frame', 'compare_table', 'BFloat16']
 
 # %% ../nbs/10_learner.ipynb #c006
 import time
@@ -309,3 +309,32 @@ def show_results(
     with torch.no_grad(): masks = self.model(batch[0]).argmax(1)
     self.model.train(training)
     dl.show_results(batch, masks, max_n=max_n, **kwargs)
+
+# %% ../nbs/10_learner.ipynb #c056
+class BFloat16(Callback):
+    "Forward pass and loss under autocast to bfloat16, on whatever device the learner is"
+    order = 90
+    def before_batch(self):
+        self.autocast = torch.autocast(self.dls.device.type, torch.bfloat16)
+        self.autocast.__enter__()
+    def after_loss(self): self.leave()
+    def after_cancel_batch(self): self.leave()
+    def leave(self):
+        "End the autocast region, if one is open"
+        if self.autocast is not None: self.autocast.__exit__(None, None, None)
+        self.autocast = None
+    def after_pred(self): self.learn.pred = self.pred.float()
+
+@patch
+def to_bf16(
+    self:ClipLearner, # the learner
+)->ClipLearner: # the same learner
+    "Train and validate in bfloat16; `to_fp32` goes back"
+    return self.add_cb(BFloat16())
+
+@patch
+def to_fp32(
+    self:ClipLearner, # the learner
+)->ClipLearner: # the same learner
+    "Train and validate in float32"
+    return self.remove_cb(BFloat16)

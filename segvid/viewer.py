@@ -10,7 +10,7 @@ __all__ = ['as_frames', 'as_masks', 'shrink', 'encode_picture', 'encode_mask', '
            'state_norms', 'WindowExplorer']
 
 # %% ../nbs/12_viewer.ipynb #c010
-import base64, html, io, json, os, re
+import base64, html, io, json, os, re, sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import resources
@@ -28,20 +28,26 @@ def _array(x):
     if isinstance(x, Image.Image) and x.mode not in ('RGB', 'L', 'P', 'I', 'I;16', '1'): x = x.convert('RGB')
     return np.asarray(x.detach().cpu() if hasattr(x, 'detach') else x)
 
+
+# %% ../nbs/12_viewer.ipynb #c013
 def as_frames(
     clip, # frames: array or tensor (T,H,W,3) or (T,3,H,W), bytes or floats in 0..1; or a list of pictures, arrays or paths
 )->np.ndarray: # frames, (T,H,W,3), uint8
     "Any usual form of a clip as one array of bytes; raises `ValueError` on other shapes and on normalised floats"
     frames = np.stack([_array(frame) for frame in clip]) if isinstance(clip, (list, tuple)) else _array(clip)
-    if frames.ndim == 3: frames = np.stack([frames]*3, -1)                            # grey: (T,H,W) -> (T,H,W,3)
+    if frames.ndim == 3 and frames.shape[-1] != 3: frames = np.stack([frames]*3, -1)  # grey: (T,H,W) -> (T,H,W,3)
     if frames.ndim == 4 and frames.shape[-1] != 3 and frames.shape[1] == 3: frames = frames.transpose(0, 2, 3, 1)
-    if frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape: raise ValueError(f'expected frames (T,H,W,3) or (T,3,H,W), got {frames.shape}')
+    if frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape: raise ValueError(f'expected frames (T,H,W,3) or (T,3,H,W), got {frames.shape}; a single picture goes into a list')
+    return _as_bytes(frames)
+
+def _as_bytes(frames):
+    "Frames in 0..1 as bytes, bytes as they are; raises ValueError on floats outside 0..1"
     if frames.dtype.kind != 'f': return frames.astype(np.uint8)
     low, high = frames.min(), frames.max()
-    if low < -0.01 or high > 1.01: raise ValueError(f'float frames must lie in 0..1, these in {low:.2f}..{high:.2f}; undo a normalisation by x*std + mean')
+    if not (low >= -0.01 and high <= 1.01): raise ValueError(f'float frames must lie in 0..1, these in {low:.2f}..{high:.2f}; divide bytes by 255, undo a normalisation by x*std + mean')
     return np.rint(np.clip(frames, 0, 1)*255).astype(np.uint8)
 
-# %% ../nbs/12_viewer.ipynb #c015
+# %% ../nbs/12_viewer.ipynb #c017
 def as_masks(
     masks, # class numbers, (T,H,W): array, tensor, list of pictures, arrays or paths; whole numbers 0..255
     shape:tuple=None, # (T,H,W) that the masks must have; None: anything
@@ -53,7 +59,7 @@ def as_masks(
     if masks.min() < 0 or masks.max() > 255: raise ValueError(f'class numbers must lie in 0..255, these in {masks.min()}..{masks.max()}; -1 is usually meant as 255')
     return masks.astype(np.uint8)
 
-# %% ../nbs/12_viewer.ipynb #c018
+# %% ../nbs/12_viewer.ipynb #c020
 def shrink(
     pictures, # frames (T,H,W,3) or masks (T,H,W), uint8
     width:int, # largest width, pixels
@@ -66,7 +72,7 @@ def shrink(
     rows, columns = ((np.arange(n)+0.5)*size/n for n, size in ((height, H), (width, W)))
     return pictures[:, rows.astype(int)][:, :, columns.astype(int)]
 
-# %% ../nbs/12_viewer.ipynb #c021
+# %% ../nbs/12_viewer.ipynb #c023
 def encode_picture(
     image, # picture, (H,W,3), uint8
     kind:str='jpeg', # 'jpeg', 'webp' or 'png' (exact, large)
@@ -77,6 +83,8 @@ def encode_picture(
     Image.fromarray(image).save(file, kind, **({} if kind == 'png' else dict(quality=quality)))
     return file.getvalue()
 
+
+# %% ../nbs/12_viewer.ipynb #c025
 def encode_mask(
     mask, # class numbers, (H,W), uint8
     colors=None, # (red, green, blue) of each class, for other programs that open the file; None: grey
@@ -87,7 +95,7 @@ def encode_mask(
     picture.save(file, 'png', bits=8)
     return file.getvalue()
 
-# %% ../nbs/12_viewer.ipynb #c024
+# %% ../nbs/12_viewer.ipynb #c028
 class PartList:
     "Many small files in one block of bytes"
     def __init__(self): self.files = []
@@ -108,14 +116,14 @@ class PartList:
     @property
     def blob(self): return b''.join(self.files)
 
-# %% ../nbs/12_viewer.ipynb #c027
+# %% ../nbs/12_viewer.ipynb #c031
 def _encode_all(encode, pictures, what):
     "`encode` of every picture, in threads; a progress bar if it takes long"
     from tqdm import tqdm
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(tqdm(pool.map(encode, pictures), what, len(pictures), delay=2, leave=False))
+        return list(tqdm(pool.map(encode, pictures), what, len(pictures), delay=2, leave=False, file=sys.stdout))
 
-# %% ../nbs/12_viewer.ipynb #c030
+# %% ../nbs/12_viewer.ipynb #c034
 def class_shares(
     masks, # class numbers, (T,H,W), uint8
     K:int, # how many classes
@@ -123,7 +131,7 @@ def class_shares(
     "How much of each frame each class covers; pixels with other numbers (ignored ones) belong to nobody"
     return np.stack([np.bincount(mask.ravel(), minlength=256)[:K]/mask.size for mask in masks])
 
-# %% ../nbs/12_viewer.ipynb #c033
+# %% ../nbs/12_viewer.ipynb #c037
 def frame_ious(
     masks, # predicted class numbers, (T,H,W), uint8
     truth, # true class numbers, (T,H,W), uint8
@@ -139,7 +147,7 @@ def frame_ious(
         ious.append(np.where(either > 0, both/np.maximum(either, 1), np.nan))
     return np.stack(ious)
 
-# %% ../nbs/12_viewer.ipynb #c037
+# %% ../nbs/12_viewer.ipynb #c041
 def frame_consistency(
     masks, # predicted class numbers, (T,H,W), uint8
     truth=None, # true class numbers, (T,H,W); None: every pixel counts
@@ -154,16 +162,20 @@ def frame_consistency(
         steady.append(same[asked].mean() if asked.any() else np.nan)
     return np.array(steady)
 
-# %% ../nbs/12_viewer.ipynb #c041
+# %% ../nbs/12_viewer.ipynb #c045
 def worst_frames(
     scores, # one number per frame, (T,); NaN where there is none
     n:int=5, # how many
+    apart:int=1, # smallest distance between two of them, frames
 )->list: # frame numbers, the worst first
     "The frames with the lowest scores"
-    order = np.argsort(scores, kind='stable')                                # NaN comes last
-    return [int(t) for t in order[:n] if not np.isnan(scores[t])]
+    found = []
+    for t in np.argsort(scores, kind='stable').tolist():                     # NaN comes last
+        if len(found) == n or np.isnan(scores[t]): break
+        if all(abs(t-other) >= apart for other in found): found.append(t)
+    return found
 
-# %% ../nbs/12_viewer.ipynb #c044
+# %% ../nbs/12_viewer.ipynb #c048
 _okabe_ito = [(0, 114, 178), (230, 159, 0), (0, 158, 115), (240, 228, 66), (213, 94, 0), (86, 180, 233), (204, 121, 167), (90, 90, 90)]
 
 def colorblind_palette(
@@ -172,7 +184,7 @@ def colorblind_palette(
     "Okabe and Ito's colors, each with seven hatch patterns: 56 different pairs, then they repeat"
     return [_okabe_ito[k % 8] for k in range(K)], [k//8 % 7 for k in range(K)]
 
-# %% ../nbs/12_viewer.ipynb #c047
+# %% ../nbs/12_viewer.ipynb #c051
 def as_label_set(
     labels, # a LabelSet, a list of class names, or None for numbered classes
     highest:int=0, # largest class number that occurs, without 255; used if `labels` is None
@@ -182,7 +194,7 @@ def as_label_set(
     names = [f'class {k}' for k in range(highest+1)] if labels is None else list(labels)
     return LabelSet('classes', names, spread_colors(len(names)))
 
-# %% ../nbs/12_viewer.ipynb #c050
+# %% ../nbs/12_viewer.ipynb #c054
 def name_layers(
     shape:tuple, # (T,H,W) of the clip
     masks=None, # predicted class numbers (T,H,W), or None
@@ -195,12 +207,14 @@ def name_layers(
     layers = {'prediction': masks, **compare, 'truth': truth}
     return {name: as_masks(m, shape) for name, m in layers.items() if m is not None}
 
-# %% ../nbs/12_viewer.ipynb #c053
+# %% ../nbs/12_viewer.ipynb #c057
 def _plain(numbers, digits=4):
     "Array as nested lists, rounded, NaN as None"
     if np.ndim(numbers): return [_plain(x, digits) for x in numbers]
     return None if np.isnan(numbers) else round(float(numbers), digits)
 
+
+# %% ../nbs/12_viewer.ipynb #c059
 def describe_layer(
     masks, # class numbers of the layer, (T,H,W), uint8
     truth, # true class numbers, (T,H,W), or None
@@ -208,18 +222,33 @@ def describe_layer(
     labels:LabelSet, # names of the K classes
 )->dict: # share (T,P), iou (T,P) or None, miou (T,) or None, consistency (T,), worst frames and what they are worst by
     "The numbers along the clip, ready for JSON"
-    K, ignore, scored = len(labels), labels.ignore_index, truth is not None and truth is not masks
+    K, ignore, apart, scored = len(labels), labels.ignore_index, max(len(masks)//30, 1), truth is not None and truth is not masks
     steady = frame_consistency(masks, truth, ignore)
     fields = dict(share=_plain(class_shares(masks, K)[:, present]), iou=None, miou=None, consistency=_plain(steady))
     if scored:
         ious = frame_ious(masks, truth, K, ignore)
         found = ~np.isnan(ious)
         miou = np.where(found.any(1), np.nansum(ious, 1)/np.maximum(found.sum(1), 1), np.nan)
-        fields.update(iou=_plain(ious[:, present]), miou=_plain(miou), worst=worst_frames(miou), worst_by='mean IoU')
-    else: fields.update(worst=[] if truth is masks else worst_frames(steady), worst_by='consistency')
+        fields.update(iou=_plain(ious[:, present]), miou=_plain(miou), worst=worst_frames(miou, apart=apart), worst_by='mean IoU')
+    else: fields.update(worst=[] if truth is masks else worst_frames(steady, apart=apart), worst_by='consistency')
     return fields
 
-# %% ../nbs/12_viewer.ipynb #c055
+# %% ../nbs/12_viewer.ipynb #c061
+def _percent(confidence, shape, name):
+    "Confidence 0..1 as whole percent, (T,H,W) uint8, or None; raises ValueError on a wrong shape"
+    if confidence is None: return None
+    sure = np.clip(np.rint(np.nan_to_num(_array(confidence).astype(np.float32))*100), 0, 100).astype(np.uint8)
+    if sure.shape != shape: raise ValueError(f'expected confidence {shape} for {name!r}, got {sure.shape}')
+    return sure
+
+def _pack_layer(parts, name, layers, confidence, present, labels, width):
+    "Add one layer's masks and confidence (whole percent) to `parts`; returns its description"
+    masks, sure = layers[name], _percent(confidence, layers[name].shape, name)
+    return dict(name=name, truth=name == 'truth', masks=parts.add(_encode_all(partial(encode_mask, colors=labels.colors), shrink(masks, width), name)),
+                confidence=None if sure is None else parts.add(_encode_all(encode_mask, shrink(sure, width), 'confidence')),
+                **describe_layer(masks, layers.get('truth'), present, labels))
+
+# %% ../nbs/12_viewer.ipynb #c063
 def pack_clip(
     frames, # pictures, (T,H,W,3), uint8
     layers:dict, # masks (T,H,W), uint8, by name; the one called 'truth' is the truth
@@ -240,22 +269,15 @@ def pack_clip(
     for name, masks in layers.items(): meta['layers'].append(_pack_layer(parts, name, layers, confidence.get(name), present, labels, width))
     return meta | dict(parts=parts.spans), parts.blob
 
-def _pack_layer(parts, name, layers, confidence, present, labels, width):
-    "Add one layer's masks and confidence (whole percent) to `parts`; returns its description"
-    masks, sure = layers[name], None
-    if confidence is not None: sure = np.clip(np.rint(_array(confidence)*100), 0, 100).astype(np.uint8)
-    if sure is not None and sure.shape != masks.shape: raise ValueError(f'expected confidence {masks.shape} for {name!r}, got {sure.shape}')
-    return dict(name=name, truth=name == 'truth', masks=parts.add(_encode_all(partial(encode_mask, colors=labels.colors), shrink(masks, width), name)),
-                confidence=None if sure is None else parts.add(_encode_all(encode_mask, shrink(sure, width), 'confidence')),
-                **describe_layer(masks, layers.get('truth'), present, labels))
-
-# %% ../nbs/12_viewer.ipynb #c059
+# %% ../nbs/12_viewer.ipynb #c067
 def static_text(
     name:str, # file name in segvid/static, such as 'viewer.css'
 )->str: # its content
     "A file that ships with the package"
     return (resources.files('segvid')/'static'/name).read_text(encoding='utf-8')
 
+
+# %% ../nbs/12_viewer.ipynb #c069
 def join_script(
     name:str, # main script without ending, such as 'clip_viewer'
     render:str, # its function that draws a widget
@@ -270,7 +292,7 @@ def join_script(
     visit(f'{name}.js')
     return '\n'.join(texts.values()) + f'\nexport default {{ render: {render} }};\n'
 
-# %% ../nbs/12_viewer.ipynb #c063
+# %% ../nbs/12_viewer.ipynb #c073
 def poster_file(
     picture, # a PIL picture
     name:str, # text that goes into the file's head
@@ -282,7 +304,7 @@ def poster_file(
     picture.convert('RGB').quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(file, 'png', pnginfo=info, optimize=True)
     return file.getvalue()
 
-# %% ../nbs/12_viewer.ipynb #c066
+# %% ../nbs/12_viewer.ipynb #c076
 def has_live_page(
 )->bool: # True: show widgets; False: show pictures only
     "Whether a page before a person shows the outputs; the environment variable SEGVID_WIDGETS (1 or 0) overrides the guess"
@@ -292,7 +314,7 @@ def has_live_page(
     kernel = getattr(get_ipython(), 'kernel', None)
     return kernel is not None and getattr(kernel, '_allow_stdin', True)
 
-# %% ../nbs/12_viewer.ipynb #c069
+# %% ../nbs/12_viewer.ipynb #c079
 class PictureWidget(anywidget.AnyWidget):
     "A widget with a static picture; subclasses define `picture`, a description `_meta`, bytes `_blob` and the script `_esm`"
     _css = static_text('viewer.css')
@@ -311,24 +333,24 @@ class PictureWidget(anywidget.AnyWidget):
     @property
     def model_id(self): return '' if self.comm is None else self.comm.comm_id
 
-    def _repr_mimebundle_(self, **kwargs):
-        "What a page may choose from: the widget, its picture, a line of text"
-        live = {} if self.comm is None else super()._repr_mimebundle_(**kwargs)[0]
-        poster = poster_file(self.picture(), self.model_id)
-        return live | {'image/png': base64.b64encode(poster).decode(), 'text/plain': repr(self)}
+# %% ../nbs/12_viewer.ipynb #c081
+@patch
+def _repr_mimebundle_(self:PictureWidget, **kwargs):
+    "What a page may choose from: the widget, its picture, a line of text"
+    live = {} if self.comm is None else anywidget.AnyWidget._repr_mimebundle_(self, **kwargs)[0]
+    poster = poster_file(self.picture(), self.model_id)
+    return live | {'image/png': base64.b64encode(poster).decode(), 'text/plain': repr(self)}
 
-    def _ipython_display_(self):
-        "Picture first, then, in a live page, the widget, whose script hides the picture"
-        from IPython.display import display
-        bundle = self._repr_mimebundle_()
-        self._poster, live = bundle['image/png'][:150], {key: value for key, value in bundle.items() if key != 'image/png'}
-        display({key: bundle[key] for key in ('image/png', 'text/plain')}, raw=True)
-        if len(live) > 1: display(live, raw=True)
+@patch
+def _ipython_display_(self:PictureWidget):
+    "Picture first, then, in a live page, the widget, whose script hides the picture"
+    from IPython.display import display
+    bundle = self._repr_mimebundle_()
+    self._poster, live = bundle['image/png'][:150], {key: value for key, value in bundle.items() if key != 'image/png'}
+    display({key: bundle[key] for key in ('image/png', 'text/plain')}, raw=True)
+    if len(live) > 1: display(live, raw=True)
 
-# %% ../nbs/12_viewer.ipynb #c073
-_page = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{title}</title><style>:root {{ color-scheme: light dark }} body {{ margin: 0 auto; padding: 12px; max-width: 1320px }}</style></head><body>{body}</body></html>"""
-
+# %% ../nbs/12_viewer.ipynb #c085
 @patch
 def page_state(self:PictureWidget, # a widget
 )->dict: # shared values by name, bytes as base64 text
@@ -337,26 +359,34 @@ def page_state(self:PictureWidget, # a widget
     values = {key: getattr(self, key) for key in shared if key not in ('_esm', '_css', '_anywidget_id', '_poster')}
     return {key: base64.b64encode(value).decode() if isinstance(value, bytes) else value for key, value in values.items()}
 
+# %% ../nbs/12_viewer.ipynb #c087
+_page = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{title}</title><style>:root {{ color-scheme: light dark }} body {{ margin: 0 auto; padding: 12px; max-width: 1320px }}</style></head><body>{body}</body></html>"""
+
+def _fragment(widget, name):
+    "Style, picture, state and script of a widget as a piece of HTML; `name` is the id of its place"
+    poster = base64.b64encode(poster_file(widget.picture(), '')).decode()
+    state = json.dumps(widget.page_state(), allow_nan=False).replace('<', '\\u003c')
+    return (f'<style>{widget._css}</style><div id="{name}"><img alt="{html.escape(repr(widget))}" style="max-width:100%" src="data:image/png;base64,{poster}"></div>'
+            f'<script type="application/json" id="{name}-state">{state}</script>'
+            f'<script type="module">{widget._esm.rsplit("export default", 1)[0]}\nmountPage("{name}", {widget._render});</script>')
+
 @patch
 def to_html(self:PictureWidget, # a widget
     path=None, # file to write; None: return the text
     fragment:bool=False, # True: a piece for the inside of another page
 ): # the text, or the path if one was given
     "The widget as animated HTML that needs no server and no network; without JavaScript it shows its picture"
-    name, poster = f'segvid-{os.urandom(6).hex()}', base64.b64encode(poster_file(self.picture(), '')).decode()
-    state = json.dumps(self.page_state(), allow_nan=False).replace('</', '<\\/')
-    script = self._esm.rsplit('export default', 1)[0]
-    body = (f'<style>{self._css}</style><div id="{name}"><img alt="{html.escape(repr(self))}" style="max-width:100%" src="data:image/png;base64,{poster}"></div>'
-            f'<script type="application/json" id="{name}-state">{state}</script><script type="module">{script}\n'
-            f'mountPage("{name}", {self._render});</script>')
-    text = body if fragment else _page.format(title=html.escape(repr(self)), body=body)
+    text = _fragment(self, f'segvid-{os.urandom(6).hex()}')
+    if not fragment: text = _page.format(title=html.escape(repr(self)), body=text)
     if path is None: return text
     Path(path).write_text(text, encoding='utf-8')
     return Path(path)
 
-# %% ../nbs/12_viewer.ipynb #c076
+# %% ../nbs/12_viewer.ipynb #c090
 def _shared(trait): return trait.tag(sync=True)
 
+# %% ../nbs/12_viewer.ipynb #c092
 class ClipState(PictureWidget):
     "What a clip viewer shows at the moment, shared with the browser"
     frame = _shared(Int(0, help='number of the frame on show, 0..T-1'))
@@ -373,7 +403,7 @@ class ClipState(PictureWidget):
     hidden = _shared(List(Int(), help='class numbers that are not drawn'))
     pinned = _shared(Int(-1, help='class number to follow, -1 for none'))
 
-# %% ../nbs/12_viewer.ipynb #c078
+# %% ../nbs/12_viewer.ipynb #c094
 class ClipViewer(ClipState):
     "Play, scrub and compare a clip and its masks in the browser"
     _esm = join_script('clip_viewer', 'renderClip')
@@ -396,14 +426,14 @@ class ClipViewer(ClipState):
         frames = as_frames(clip)
         layers = name_layers(frames.shape[:3], masks, truth, compare)
         labels = as_label_set(labels, max([int(m[m != 255].max(initial=0)) for m in layers.values()], default=0))
-        confidence = confidence if isinstance(confidence, dict) else {} if confidence is None else {'prediction': confidence}
+        if not isinstance(confidence, dict): confidence = {'prediction': confidence}
         meta, blob = pack_clip(frames, layers, confidence, labels, max_width, quality=quality)
-        meta.update(title=title, fps=fps, numbers=[str(n) for n in (range(len(frames)) if numbers is None else numbers)])
+        meta.update(title=title, fps=fps, numbers=[str(n) for n in (numbers or range(len(frames)))])
         self.labels, self.frames, self.layers = labels, shrink(frames, max_width), {n: shrink(m, max_width) for n, m in layers.items()}
         first = dict(layer=next(iter(layers), ''), other=list(layers)[min(1, len(layers)-1)] if layers else '')
         super().__init__(_meta=meta, _blob=blob, **(first | state))
 
-# %% ../nbs/12_viewer.ipynb #c081
+# %% ../nbs/12_viewer.ipynb #c097
 @patch
 def show_only(self:ClipViewer, # a viewer
     *names:str, # class names; none: all classes
@@ -413,7 +443,17 @@ def show_only(self:ClipViewer, # a viewer
     self.hidden = [k for k in self._meta['present'] if keep and k not in keep]
     return self.hidden
 
-# %% ../nbs/12_viewer.ipynb #c084
+# %% ../nbs/12_viewer.ipynb #c100
+@patch
+def _class_colors(self:ClipViewer):
+    "Color (256,3) and opacity (256,) of every class number as the viewer shows them now"
+    K, colors, alpha = len(self.labels), np.zeros((256, 3)), np.zeros(256)
+    colors[:K] = colorblind_palette(K)[0] if self.palette == 'colorblind' else self.labels.colors
+    alpha[:K] = self.opacity
+    alpha[list(self.hidden)] = 0
+    return colors, alpha
+
+# %% ../nbs/12_viewer.ipynb #c102
 @patch
 def overlay(self:ClipViewer, # a viewer
     t:int, # frame number, 0..T-1
@@ -423,18 +463,14 @@ def overlay(self:ClipViewer, # a viewer
     "One frame with the present colors, opacity and choice of classes"
     image = self.frames[t]
     if layer is not None:
-        colors = np.zeros((256, 3)); alpha = np.zeros(256)
-        K = len(self.labels)
-        colors[:K] = colorblind_palette(K)[0] if self.palette == 'colorblind' else self.labels.colors
-        alpha[:K] = self.opacity
-        alpha[list(self.hidden)] = 0
-        mask = self.layers[layer]
-        weight = alpha[mask[t]][..., None]                                      # (H,W,1)
-        image = np.rint(image*(1-weight) + colors[mask[t]]*weight).astype(np.uint8)
-    if width is None: return image
-    return np.asarray(Image.fromarray(image).resize((width, max(round(width*image.shape[0]/image.shape[1]), 1)), Image.NEAREST if width > image.shape[1] else Image.BILINEAR))
+        (colors, alpha), mask = self._class_colors(), self.layers[layer][t]
+        weight = alpha[mask][..., None]                                         # (H,W,1)
+        image = np.rint(image*(1-weight) + colors[mask]*weight).astype(np.uint8)
+    H, W = image.shape[:2]
+    if width is None or width == W: return image
+    return np.asarray(Image.fromarray(image).resize((width, max(round(width*H/W), 1)), Image.NEAREST if width > W else Image.BILINEAR))
 
-# %% ../nbs/12_viewer.ipynb #c086
+# %% ../nbs/12_viewer.ipynb #c104
 def _film_layout(viewer, shown, rows, dpi):
     "Figure, axes of the pictures (rows × frames) and axes of the chart, or None"
     from matplotlib.figure import Figure
@@ -447,6 +483,8 @@ def _film_layout(viewer, shown, rows, dpi):
     pictures = [[figure.add_subplot(grid[r, c]) for c in range(len(shown))] for r in range(len(rows))]
     return figure, pictures, figure.add_subplot(grid[-1, :]) if curves else None
 
+
+# %% ../nbs/12_viewer.ipynb #c106
 def _film_curves(viewer, ax, shown):
     "Mean IoU, or consistency where no truth is known, of every layer along the clip"
     layers = [l for l in viewer._meta['layers'] if l['miou']] or [l for l in viewer._meta['layers'] if not l['truth']] or viewer._meta['layers']
@@ -457,7 +495,30 @@ def _film_curves(viewer, ax, shown):
     ax.legend(fontsize=7, frameon=False, ncols=4, loc='lower left', bbox_to_anchor=(0, 1), borderaxespad=0.1)
     ax.tick_params(labelsize=7); ax.yaxis.label.set_size(8); ax.spines[['top', 'right']].set_visible(False)
 
-# %% ../nbs/12_viewer.ipynb #c088
+# %% ../nbs/12_viewer.ipynb #c108
+def _film_rows(viewer, axes, rows, shown):
+    "Fill the axes (rows × frames) with overlays"
+    for row, name in zip(axes, rows):
+        for ax, t in zip(row, shown):
+            ax.imshow(viewer.overlay(t, name), interpolation='nearest' if viewer.frames.shape[2] < 400 else 'antialiased')
+            ax.set(xticks=[], yticks=[], title=f'frame {viewer._meta["numbers"][t]}' if row is axes[0] else '')
+            ax.title.set_size(9); ax.spines[:].set_visible(False)
+        row[0].set_ylabel(name or '', fontsize=9)
+
+def _film_legend(viewer, figure):
+    "The classes that are drawn, at the bottom of the figure"
+    from matplotlib.patches import Patch
+    colors, alpha = viewer._class_colors()
+    patches = [Patch(color=colors[k]/255, label=viewer.labels.classes[k]) for k in viewer._meta['present'] if alpha[k] > 0]
+    figure.legend(handles=patches[:27], loc='outside lower center', ncols=9, fontsize=7, frameon=False, handlelength=1, columnspacing=1.2)
+
+# %% ../nbs/12_viewer.ipynb #c110
+def _as_picture(figure):
+    "A matplotlib figure as a PIL picture"
+    file = io.BytesIO()
+    figure.savefig(file, format='png')
+    return Image.open(file).convert('RGB')
+
 @patch
 def filmstrip(self:ClipViewer, # a viewer
     count:int=4, # how many frames, evenly spaced, first and last included
@@ -465,22 +526,13 @@ def filmstrip(self:ClipViewer, # a viewer
     dpi:int=100, # resolution; the picture is 9.6 inches wide
 )->Image.Image: # a picture, RGB
     "The clip as one static picture: rows are layers, columns frames"
-    from matplotlib.patches import Patch
     shown = sorted({round(t) for t in np.linspace(0, len(self.frames)-1, count)})
     rows = list(self.layers) or [None]
     figure, axes, chart = _film_layout(self, shown, rows, dpi)
-    for row, name in zip(axes, rows):
-        for ax, t in zip(row, shown):
-            ax.imshow(self.overlay(t, name), interpolation='nearest' if self.frames.shape[2] < 400 else 'antialiased')
-            ax.set(xticks=[], yticks=[], title=f'frame {self._meta["numbers"][t]}' if row is axes[0] else '')
-            ax.title.set_size(9); ax.spines[:].set_visible(False)
-        row[0].set_ylabel(name or '', fontsize=9)
+    _film_rows(self, axes, rows, shown)
     if chart: _film_curves(self, chart, shown)
-    colors = colorblind_palette(len(self.labels))[0] if self.palette == 'colorblind' else self.labels.colors
-    patches = [Patch(color=np.array(colors[k])/255, label=self.labels.classes[k]) for k in self._meta['present'] if k not in self.hidden]
-    if self.layers: figure.legend(handles=patches[:24], loc='outside lower center', ncols=9, fontsize=7, frameon=False, handlelength=1, columnspacing=1.2)
-    file = io.BytesIO(); figure.savefig(file, format='png')
-    picture = Image.open(file).convert('RGB')
+    if self.layers: _film_legend(self, figure)
+    picture = _as_picture(figure)
     if path is not None: picture.save(path)
     return picture
 
@@ -490,7 +542,7 @@ def picture(self:ClipViewer, # a viewer
     "What stays in a saved notebook: the filmstrip"
     return self.filmstrip()
 
-# %% ../nbs/12_viewer.ipynb #c093
+# %% ../nbs/12_viewer.ipynb #c115
 @patch
 def to_gif(self:ClipViewer, # a viewer
     path=None, # file to write; None: return something a notebook shows
@@ -510,9 +562,16 @@ def to_gif(self:ClipViewer, # a viewer
     from IPython.display import Image as Shown
     return Shown(data=file.getvalue(), format='gif')
 
-# %% ../nbs/12_viewer.ipynb #c096
-_mean, _std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)                  # ImageNet, what the encoders were trained with
+# %% ../nbs/12_viewer.ipynb #c118
+def _normalised(frame, size, device):
+    "Picture (H,W,3) as a tensor (1,3,h,w) with ImageNet's mean and deviation, what the encoders were trained with"
+    import torch
+    from torch.nn.functional import interpolate
+    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    x = (torch.from_numpy(np.ascontiguousarray(frame)).to(device).permute(2, 0, 1)[None]/255 - mean)/std
+    return x if size is None else interpolate(x, tuple(size), mode='bilinear', antialias=True)
 
+# %% ../nbs/12_viewer.ipynb #c120
 def predict_masks(
     model, # VideoSegmenter, Learner, or function from normalised frames (1,3,H,W) to logits (1,K,h,w)
     frames, # pictures, (T,H,W,3), uint8
@@ -522,18 +581,16 @@ def predict_masks(
     import torch
     from torch.nn.functional import interpolate
     model = model.model if hasattr(model, 'dls') else model
-    step, first = model.stream().step if hasattr(model, 'stream') else model, next(getattr(model, 'parameters', lambda: iter([]))(), torch.zeros(1))
-    mean, std = (torch.tensor(v, device=first.device).view(3, 1, 1) for v in (_mean, _std))
+    step = model.stream().step if hasattr(model, 'stream') else model
+    device = next(model.parameters()).device if hasattr(model, 'parameters') else 'cpu'
     masks, sure = [], []
     for frame in frames:
-        x = (torch.from_numpy(np.ascontiguousarray(frame)).to(first.device).permute(2, 0, 1)[None]/255 - mean)/std     # (1,3,H,W)
-        if size is not None: x = interpolate(x, tuple(size), mode='bilinear', antialias=True)
-        with torch.no_grad(): logits = interpolate(step(x).float(), frame.shape[:2], mode='bilinear')                  # (1,K,H,W)
+        with torch.no_grad(): logits = interpolate(step(_normalised(frame, size, device)).float(), frame.shape[:2], mode='bilinear')    # (1,K,H,W)
         best, mask = logits.softmax(1)[0].max(0)
         masks.append(mask.byte().cpu().numpy()); sure.append(best.half().cpu().numpy())
     return np.stack(masks), np.stack(sure)
 
-# %% ../nbs/12_viewer.ipynb #c100
+# %% ../nbs/12_viewer.ipynb #c124
 def _predictions(models, frames, size):
     "One model or a dictionary of models as arguments of ClipViewer"
     if models is None: return {}
@@ -542,6 +599,8 @@ def _predictions(models, frames, size):
     if not isinstance(models, dict): return dict(masks=found['prediction'][0], confidence=sure)
     return dict(compare={name: masks for name, (masks, _) in found.items()}, confidence=sure)
 
+
+# %% ../nbs/12_viewer.ipynb #c126
 @patch(cls_method=True)
 def from_dataset(cls:ClipViewer, # the class
     dataset, # a ClipDataset: item i is frames (T,3,H,W) and masks (T,H,W)
@@ -557,7 +616,7 @@ def from_dataset(cls:ClipViewer, # the class
     told = dict(truth=masks, labels=getattr(dataset, 'labels', cityscapes_labels), title=title, numbers=numbers, fps=4)
     return cls(frames, **(told | _predictions(models, frames, size) | options))
 
-# %% ../nbs/12_viewer.ipynb #c103
+# %% ../nbs/12_viewer.ipynb #c129
 @patch(cls_method=True)
 def from_snippet(cls:ClipViewer, # the class
     index, # a FrameIndex
@@ -574,6 +633,8 @@ def from_snippet(cls:ClipViewer, # the class
     told = dict(truth=truth if (truth != index.labels.ignore_index).any() else None, labels=index.labels, title=records[0].recording, numbers=[r.frame for r in records])
     return cls(frames, **(told | _predictions(models, frames, size) | options))
 
+
+# %% ../nbs/12_viewer.ipynb #c131
 @patch(cls_method=True)
 def from_learner(cls:ClipViewer, # the class
     learn, # a Learner from clip_learner
@@ -583,7 +644,7 @@ def from_learner(cls:ClipViewer, # the class
     "What a Learner makes of a snippet that it was not trained on"
     return cls.from_snippet(learn.dls.valid_ds.index, n, models=learn, **(dict(size=getattr(learn.dls, 'size', None)) | options))
 
-# %% ../nbs/12_viewer.ipynb #c107
+# %% ../nbs/12_viewer.ipynb #c135
 def _picture_files(folder):
     "Pictures in `folder`, sorted by name, numbers as numbers; raises FileNotFoundError if there are none"
     order = lambda path: [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', path.name)]
@@ -591,6 +652,8 @@ def _picture_files(folder):
     if not files: raise FileNotFoundError(f'no pictures (png, jpg, webp, bmp) in {folder}')
     return files
 
+
+# %% ../nbs/12_viewer.ipynb #c137
 @patch(cls_method=True)
 def from_folder(cls:ClipViewer, # the class
     folder, # pictures, shown in the order of their names
@@ -604,7 +667,7 @@ def from_folder(cls:ClipViewer, # the class
     told = dict(title=Path(folder).name) | ({} if masks is None else dict(truth=as_masks(_picture_files(masks), frames.shape[:3])))
     return cls(frames, **(told | _predictions(models, frames, size) | options))
 
-# %% ../nbs/12_viewer.ipynb #c109
+# %% ../nbs/12_viewer.ipynb #c139
 def video_frames(
     path, # video file
     count:int=300, # at most this many frames
@@ -625,6 +688,8 @@ def video_frames(
     if not frames: raise ValueError(f'{path} holds no frame that can be decoded')
     return np.stack(frames), round(rate, 2)
 
+
+# %% ../nbs/12_viewer.ipynb #c141
 @patch(cls_method=True)
 def from_video(cls:ClipViewer, # the class
     path, # video file
@@ -638,7 +703,7 @@ def from_video(cls:ClipViewer, # the class
     frames, fps = video_frames(path, count, every, options.get('max_width', 1024))
     return cls(frames, **(dict(title=Path(path).name, fps=fps) | _predictions(models, frames, size) | options))
 
-# %% ../nbs/12_viewer.ipynb #c112
+# %% ../nbs/12_viewer.ipynb #c144
 def runs_of(
     numbers, # whole numbers, ascending
 )->list: # [start, stop, step] of each steady run; stop is its last number
@@ -649,6 +714,8 @@ def runs_of(
         else: runs.append([n, n, 1])
     return runs
 
+
+# %% ../nbs/12_viewer.ipynb #c146
 def recording_table(
     index, # a FrameIndex
 )->list: # for every recording a dictionary: name, split, frames and labels (how many), snippets and labelled as runs
@@ -662,11 +729,25 @@ def recording_table(
         row['frames'] += len(snippet); row['labels'] += len(labelled)
     return list(recordings.values())
 
-# %% ../nbs/12_viewer.ipynb #c115
+# %% ../nbs/12_viewer.ipynb #c149
 def _thumb(path, width=320):
     "A picture file as a small JPEG"
     return encode_picture(shrink(np.asarray(Image.open(path).convert('RGB'))[None], width)[0])
 
+def _summary(table):
+    "The table of recordings in one line"
+    frames, labels, gaps = (sum(n) for n in zip(*((row['frames'], row['labels'], len(row['snippets'])-1) for row in table)))
+    return f'{len(table)} recordings · {frames:,} frames · {labels:,} labelled · {gaps} gap{"" if gaps == 1 else "s"}'
+
+# %% ../nbs/12_viewer.ipynb #c152
+def _clip_at(index, recording, current, dilation, missing):
+    "Frame numbers of the clip at frame `current` of `recording`; that frame alone if the clip cannot be made"
+    from segvid.organize import choose_frames
+    snippets = [[r.frame for r in snippet] for snippet in index.snippets if snippet[0].recording == recording]
+    try: return choose_frames(next((s for s in snippets if current in s), [current]), current, dilation, missing)
+    except ValueError: return [current]
+
+# %% ../nbs/12_viewer.ipynb #c155
 class DatasetBrowser(PictureWidget):
     "Recordings, gaps, labels, and the clips that a dilation makes of them"
     _esm = join_script('dataset_browser', 'renderBrowser')
@@ -684,35 +765,31 @@ class DatasetBrowser(PictureWidget):
     ):
         from segvid.clips import FrameIndex
         self.index = FrameIndex(data) if isinstance(data, (str, Path)) else getattr(data, 'index', data)
-        super().__init__(dilation=list(getattr(data, 'dilation', [-9, -6, -3]) if dilation is None else dilation), missing=missing or getattr(data, 'missing', 'mirror'))
-        self._fill(title)
+        dilation = getattr(data, 'dilation', [-9, -6, -3]) if dilation is None else dilation
+        super().__init__(dilation=list(dilation), missing=missing or getattr(data, 'missing', 'mirror'), **self._begin(title, dilation))
         self.on_msg(lambda widget, message, buffers: self._answer(message))
 
-# %% ../nbs/12_viewer.ipynb #c118
+# %% ../nbs/12_viewer.ipynb #c157
 @patch
 def clip(self:DatasetBrowser, # a browser
 )->list: # frame numbers of the clip on show, the current one last; only that one if it cannot be made
     "The clip that `dilation` and `missing` make at `current`"
-    from segvid.organize import choose_frames
-    name = self._meta['sequences'][self.sequence]['name']
-    snippet = next(([r.frame for r in s] for s in self.index.snippets if s[0].recording == name and self.current in [r.frame for r in s]), [self.current])
-    try: return choose_frames(snippet, self.current, self.dilation, self.missing)
-    except ValueError: return [self.current]
+    return _clip_at(self.index, self._meta['sequences'][self.sequence]['name'], self.current, self.dilation, self.missing)
 
 @patch
-def _fill(self:DatasetBrowser, title):
-    "Make the description, and the small pictures of the clip that is shown first: at the labelled frame in the middle of the first recording"
+def _begin(self:DatasetBrowser, title, dilation):
+    "Description, first frame, and the small pictures of the clip that is shown first"
     table, self.paths = recording_table(self.index), {}
     for record in self.index.records: self.paths.setdefault(record.recording, {})[record.frame] = record.path
-    first = [r.frame for r in self.index.labelled if r.recording == table[0]['name']] or list(self.paths[table[0]['name']])[-1:]
-    gaps = sum(len(row['snippets'])-1 for row in table)
-    summary = f'{len(table)} recordings · {len(self.index.records):,} frames · {len(self.index.labelled):,} labelled · {gaps} gap{"" if gaps == 1 else "s"}'
-    self._meta = dict(title=title, summary=summary, sequences=table, thumbs={})
-    self.current = first[len(first)//2]
-    parts, clip = PartList(), list(dict.fromkeys(self.clip()))
-    parts.add([_thumb(self.paths[table[0]['name']][n]) for n in clip])
-    self._meta, self._blob = self._meta | dict(thumbs={f'0:{n}': span for n, span in zip(clip, parts.spans)}), parts.blob
+    name = table[0]['name']
+    first = [r.frame for r in self.index.labelled if r.recording == name] or list(self.paths[name])
+    current, parts = first[len(first)//2], PartList()
+    clip = list(dict.fromkeys(_clip_at(self.index, name, current, dilation, 'mirror')))
+    parts.add([_thumb(self.paths[name][n]) for n in clip])
+    meta = dict(title=title, summary=_summary(table), sequences=table, thumbs={f'0:{n}': span for n, span in zip(clip, parts.spans)})
+    return dict(current=current, _meta=meta, _blob=parts.blob)
 
+# %% ../nbs/12_viewer.ipynb #c159
 @patch
 def _answer(self:DatasetBrowser, message):
     "Send the small pictures that the page asks for; files that cannot be read are left out"
@@ -723,7 +800,7 @@ def _answer(self:DatasetBrowser, message):
         except (OSError, KeyError): pass
     self.send(dict(type='thumbs', sequence=message['sequence'], frames=list(found)), list(found.values()))
 
-# %% ../nbs/12_viewer.ipynb #c123
+# %% ../nbs/12_viewer.ipynb #c163
 def _draw_recordings(ax, rows):
     "One line per recording: frames grey, labels blue, gaps empty"
     numbers = lambda runs: [n for start, stop, step in runs for n in range(start, stop+1, step)]
@@ -734,25 +811,27 @@ def _draw_recordings(ax, rows):
     ax.set_xlabel('frame (blue: labelled)', fontsize=8)
     ax.tick_params(labelsize=8, left=False); ax.spines[:].set_visible(False)
 
+
+# %% ../nbs/12_viewer.ipynb #c165
 @patch
 def picture(self:DatasetBrowser, # a browser
     most:int=10, # recordings to draw
 )->Image.Image: # a picture, RGB
     "Recordings as lines, and the clip that is on show"
     from matplotlib.figure import Figure
-    rows, clip = self._meta['sequences'], self.clip()
-    figure = Figure((9.6, 0.9+0.26*min(len(rows), most)+1.5), dpi=100, layout='constrained')
+    rows, clip, tall = self._meta['sequences'], self.clip(), 0.26*min(len(self._meta['sequences']), most)+0.4
+    name = rows[self.sequence]['name']
+    figure = Figure((9.6, tall+2), dpi=100, layout='constrained')
     figure.suptitle(f'{self._meta["title"]}: {self._meta["summary"]}', fontsize=10, x=0.01, ha='left')
-    grid = figure.add_gridspec(2, len(clip), height_ratios=[0.26*min(len(rows), most)+0.4, 1.5])
+    grid = figure.add_gridspec(2, len(clip), height_ratios=[tall, 1.5])
     _draw_recordings(figure.add_subplot(grid[0, :]), rows[:most])
     for n, frame in enumerate(clip):
         ax = figure.add_subplot(grid[1, n])
-        ax.imshow(Image.open(self.paths[rows[self.sequence]['name']][frame])); ax.axis('off')
-        ax.set_title(f'{rows[self.sequence]["name"]}: {frame}' if frame == self.current else str(frame), fontsize=8)
-    file = io.BytesIO(); figure.savefig(file, format='png')
-    return Image.open(file).convert('RGB')
+        ax.imshow(Image.open(self.paths[name][frame])); ax.axis('off')
+        ax.set_title(f'{name}: {frame}' if frame == self.current else str(frame), fontsize=8)
+    return _as_picture(figure)
 
-# %% ../nbs/12_viewer.ipynb #c128
+# %% ../nbs/12_viewer.ipynb #c170
 def window_cuts(
     size:int, # rows (or columns) of the grid, a multiple of `window`
     window:int, # side of a window
@@ -763,7 +842,7 @@ def window_cuts(
     whole = [[start, window, 0] for start in range(0, size, window)]
     return whole if shift == 0 else whole[:-1]+[[size-window, window-shift, 1], [size-shift, shift, 2]]
 
-# %% ../nbs/12_viewer.ipynb #c132
+# %% ../nbs/12_viewer.ipynb #c174
 def state_norms(
     model, # a VideoSegmenter with a TV3SHead
     frames, # pictures, (T,H,W,3), uint8
@@ -779,7 +858,15 @@ def state_norms(
     predict_masks(step, frames, size)
     return {f'block {i}': list(values) for i, values in enumerate(zip(*norms))}
 
-# %% ../nbs/12_viewer.ipynb #c134
+# %% ../nbs/12_viewer.ipynb #c176
+def _describe_windows(height, width, window, shift):
+    "Grid of a frame of this size, and how plain and shifted layers cut its rows and columns"
+    from segvid.tv3s import window_grid
+    grid = window_grid(height//4, width//4, window)
+    cuts = {name: dict(rows=window_cuts(grid[0], window, s), columns=window_cuts(grid[1], window, s)) for name, s in (('plain', 0), ('shifted', shift))}
+    return dict(grid=list(grid), window=window, shift=shift, cuts=cuts)
+
+# %% ../nbs/12_viewer.ipynb #c178
 class WindowExplorer(PictureWidget):
     "Windows, shift and scan order of the TV3S head on real frames"
     _esm = join_script('window_explorer', 'renderWindows')
@@ -800,17 +887,14 @@ class WindowExplorer(PictureWidget):
         title:str='Windows of the TV3S head', # heading
         **state # first values of the shared state, such as `shifted=True`
     ):
-        from segvid.tv3s import window_grid
-        self.frames, parts = shrink(as_frames(clip), 1024), PartList()
-        height, width = size or as_frames(clip).shape[1:3]
-        grid = window_grid(height//4, width//4, window)
+        frames, parts = as_frames(clip), PartList()
+        self.frames = shrink(frames, 1024)
         parts.add([encode_picture(frame) for frame in self.frames])
-        cuts = {name: dict(rows=window_cuts(grid[0], window, s), columns=window_cuts(grid[1], window, s)) for name, s in (('plain', 0), ('shifted', shift))}
         curves = [dict(name=name, values=_plain(values, 6)) for name, values in (norms or {}).items()]
-        meta = dict(title=title, count=len(self.frames), grid=list(grid), window=window, shift=shift, cuts=cuts, parts=parts.spans, norms=curves, norms_title='Size of the memory')
-        super().__init__(_meta=meta, _blob=parts.blob, **state)
+        meta = dict(title=title, count=len(frames), parts=parts.spans, norms=curves, norms_title='Size of the memory')
+        super().__init__(_meta=meta | _describe_windows(*(size or frames.shape[1:3]), window, shift), _blob=parts.blob, **state)
 
-# %% ../nbs/12_viewer.ipynb #c136
+# %% ../nbs/12_viewer.ipynb #c180
 _kind_colors = [['#8a93a3', '#0072b2', '#56b4e9'], ['#d55e00', '#009e73', '#f0e442'], ['#e69f00', '#cc79a7', '#7a5cc4']]
 
 def _draw_windows(ax, image, grid, cuts, shift, title):
@@ -825,20 +909,25 @@ def _draw_windows(ax, image, grid, cuts, shift, title):
             ax.add_patch(Rectangle((x+0.3, y+0.3), wide-0.6, tall-0.6, facecolor=(color, 0.15 if a == b == 0 else 0.45), edgecolor=color, lw=1.2))
     ax.set_title(title, fontsize=9); ax.set(xticks=[], yticks=[]); ax.spines[:].set_visible(False)
 
+def _draw_norms(ax, meta):
+    "The curves below the windows"
+    for curve in meta['norms']: ax.plot(curve['values'], marker='.', lw=1.5, label=curve['name'])
+    ax.legend(fontsize=7, frameon=False, ncols=8); ax.tick_params(labelsize=7)
+    ax.set_ylabel(meta['norms_title'].lower(), fontsize=8); ax.spines[['top', 'right']].set_visible(False)
+    ax.xaxis.get_major_locator().set_params(integer=True)
+
+# %% ../nbs/12_viewer.ipynb #c182
 @patch
 def picture(self:WindowExplorer, # an explorer
 )->Image.Image: # a picture, RGB
     "Plain windows, shifted windows as rolled, and the curves"
     from matplotlib.figure import Figure
     meta, image = self._meta, self.frames[-1]
-    figure = Figure((9.6, 4.8*image.shape[0]/image.shape[1]+0.5+1.2*bool(meta['norms'])), dpi=100, layout='constrained')
-    axs = figure.subplot_mosaic([['plain', 'shifted']]+[['norms', 'norms']]*bool(meta['norms']), height_ratios=[4.8*image.shape[0]/image.shape[1]]+[1.2]*bool(meta['norms']))
+    tall = [4.8*image.shape[0]/image.shape[1]] + [1.2]*bool(meta['norms'])
+    figure = Figure((9.6, sum(tall)+0.5), dpi=100, layout='constrained')
+    axs = figure.subplot_mosaic([['plain', 'shifted'], ['norms', 'norms']][:len(tall)], height_ratios=tall)
     count = {name: len(cuts['rows'])*len(cuts['columns']) for name, cuts in meta['cuts'].items()}
     _draw_windows(axs['plain'], image, meta['grid'], meta['cuts']['plain'], 0, f'even layers: {count["plain"]} windows')
     _draw_windows(axs['shifted'], image, meta['grid'], meta['cuts']['shifted'], meta['shift'], f'odd layers, rolled by {meta["shift"]}: {count["shifted"]} windows and parts')
-    for curve in meta['norms']: axs['norms'].plot(curve['values'], marker='.', lw=1.5, label=curve['name'])
-    if meta['norms']:
-        axs['norms'].legend(fontsize=7, frameon=False, ncols=8); axs['norms'].tick_params(labelsize=7)
-        axs['norms'].set_ylabel(meta['norms_title'].lower(), fontsize=8); axs['norms'].xaxis.get_major_locator().set_params(integer=True); axs['norms'].spines[['top', 'right']].set_visible(False)
-    file = io.BytesIO(); figure.savefig(file, format='png')
-    return Image.open(file).convert('RGB')
+    if meta['norms']: _draw_norms(axs['norms'], meta)
+    return _as_picture(figure)

@@ -251,7 +251,7 @@ export class ClipView {
     this.updateValues(Math.max(this.drawn, 0));
   }
   labelAxis(rows) {
-    const { low, high } = this.curves, digits = high - low < 0.1 ? 2 : high - low < 0.02 ? 3 : 1;
+    const { low, high } = this.curves, digits = [1, 2, 3].find((d) => Math.abs(Number(((low + high) / 2).toFixed(d)) - (low + high) / 2) < 1e-6) ?? 4;
     this.gutter.classList.toggle('sv-axis-classes', Boolean(rows));
     this.gutter.style.height = `${this.curves.height}px`;
     if (rows) this.gutter.replaceChildren(...this.meta.present.map((c) => h('span', {}, this.meta.classes[c])));
