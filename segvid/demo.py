@@ -115,6 +115,7 @@ def plot_losses(
 
 # %% ../nbs/15_demo.ipynb #c021
 _toy_options, _own_options = dict(size=(64, 128), epochs=5), dict(size=(128, 256), epochs=20)
+_toy_street = dict(sequences=16, val=4)     # twelve streets to train, four to validate
 
 def _report(scores, out, facts):
     "Print the table; write it and the facts to `out`"
@@ -146,7 +147,7 @@ def run_demo(
     out.mkdir(parents=True, exist_ok=True)
     if data is None:
         print('rendering the toy street ...', flush=True)
-        data = make_toycity(seed=seed, **(toy or {}))
+        data = make_toycity(seed=seed, **(toy or _toy_street))
     learners, scores, seconds = {}, {}, {}
     for name, head in {'per-frame': 'frame', 'TV3S': 'tv3s'}.items():
         dls, began = demo_loaders(data, size, bs, seed=seed), time.time()
@@ -161,7 +162,7 @@ def run_demo(
     plot_losses(learners, out/'losses.png')
     learners['TV3S'].path = out
     learners['TV3S'].export('tv3s.pkl')
-    print(f'\nwrote overlay.gif, losses.png, tv3s.pkl, results.json and classes.csv to {out}/ in {time.time() - start:.0f} s', flush=True)
+    print(f'\nwrote overlay.gif, losses.png, tv3s.pkl, results.json and classes.csv to {out.name}/ in {time.time() - start:.0f} s', flush=True)
     return scores
 
 # %% ../nbs/15_demo.ipynb #c025

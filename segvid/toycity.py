@@ -463,7 +463,7 @@ def _write_png(file, picture):
     _write_whole(file, lambda part: Image.fromarray(picture).save(part, format='png', compress_level=1))
 
 # %% ../nbs/03_toycity.ipynb #c121
-_VERSION = 1         # one more whenever the same arguments give other pixels
+_VERSION = 2         # one more whenever the same arguments give other pixels
 
 def _cache_folder(options):
     "Folder for a film with these arguments: below SEGVID_CACHE, or the user's cache folder"

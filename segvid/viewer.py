@@ -28,8 +28,15 @@ def _array(x):
     if isinstance(x, Image.Image) and x.mode not in ('RGB', 'L', 'P', 'I', 'I;16', '1'): x = x.convert('RGB')
     return np.asarray(x.detach().cpu() if hasattr(x, 'detach') else x)
 
-
 # %% ../nbs/12_viewer.ipynb #c013
+def _as_bytes(frames):
+    "Frames in 0..1 as bytes, bytes as they are; raises ValueError on floats outside 0..1"
+    if frames.dtype.kind != 'f': return frames.astype(np.uint8)
+    low, high = frames.min(), frames.max()
+    if not (low >= -0.01 and high <= 1.01): raise ValueError(f'float frames must lie in 0..1, these in {low:.2f}..{high:.2f}; divide bytes by 255, undo a normalisation by x*std + mean')
+    return np.rint(np.clip(frames, 0, 1)*255).astype(np.uint8)
+
+# %% ../nbs/12_viewer.ipynb #c015
 def as_frames(
     clip, # frames: array or tensor (T,H,W,3) or (T,3,H,W), bytes or floats in 0..1; or a list of pictures, arrays or paths
 )->np.ndarray: # frames, (T,H,W,3), uint8
@@ -40,14 +47,7 @@ def as_frames(
     if frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape: raise ValueError(f'expected frames (T,H,W,3) or (T,3,H,W), got {frames.shape}; a single picture goes into a list')
     return _as_bytes(frames)
 
-def _as_bytes(frames):
-    "Frames in 0..1 as bytes, bytes as they are; raises ValueError on floats outside 0..1"
-    if frames.dtype.kind != 'f': return frames.astype(np.uint8)
-    low, high = frames.min(), frames.max()
-    if not (low >= -0.01 and high <= 1.01): raise ValueError(f'float frames must lie in 0..1, these in {low:.2f}..{high:.2f}; divide bytes by 255, undo a normalisation by x*std + mean')
-    return np.rint(np.clip(frames, 0, 1)*255).astype(np.uint8)
-
-# %% ../nbs/12_viewer.ipynb #c017
+# %% ../nbs/12_viewer.ipynb #c019
 def as_masks(
     masks, # class numbers, (T,H,W): array, tensor, list of pictures, arrays or paths; whole numbers 0..255
     shape:tuple=None, # (T,H,W) that the masks must have; None: anything
@@ -59,7 +59,7 @@ def as_masks(
     if masks.min() < 0 or masks.max() > 255: raise ValueError(f'class numbers must lie in 0..255, these in {masks.min()}..{masks.max()}; -1 is usually meant as 255')
     return masks.astype(np.uint8)
 
-# %% ../nbs/12_viewer.ipynb #c020
+# %% ../nbs/12_viewer.ipynb #c022
 def shrink(
     pictures, # frames (T,H,W,3) or masks (T,H,W), uint8
     width:int, # largest width, pixels
@@ -72,7 +72,7 @@ def shrink(
     rows, columns = ((np.arange(n)+0.5)*size/n for n, size in ((height, H), (width, W)))
     return pictures[:, rows.astype(int)][:, :, columns.astype(int)]
 
-# %% ../nbs/12_viewer.ipynb #c023
+# %% ../nbs/12_viewer.ipynb #c025
 def encode_picture(
     image, # picture, (H,W,3), uint8
     kind:str='jpeg', # 'jpeg', 'webp' or 'png' (exact, large)
@@ -83,8 +83,7 @@ def encode_picture(
     Image.fromarray(image).save(file, kind, **({} if kind == 'png' else dict(quality=quality)))
     return file.getvalue()
 
-
-# %% ../nbs/12_viewer.ipynb #c025
+# %% ../nbs/12_viewer.ipynb #c027
 def encode_mask(
     mask, # class numbers, (H,W), uint8
     colors=None, # (red, green, blue) of each class, for other programs that open the file; None: grey
@@ -95,7 +94,7 @@ def encode_mask(
     picture.save(file, 'png', bits=8)
     return file.getvalue()
 
-# %% ../nbs/12_viewer.ipynb #c028
+# %% ../nbs/12_viewer.ipynb #c030
 class PartList:
     "Many small files in one block of bytes"
     def __init__(self): self.files = []
@@ -116,14 +115,14 @@ class PartList:
     @property
     def blob(self): return b''.join(self.files)
 
-# %% ../nbs/12_viewer.ipynb #c031
+# %% ../nbs/12_viewer.ipynb #c033
 def _encode_all(encode, pictures, what):
     "`encode` of every picture, in threads; a progress bar if it takes long"
     from tqdm import tqdm
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(tqdm(pool.map(encode, pictures), what, len(pictures), delay=2, leave=False, file=sys.stdout))
 
-# %% ../nbs/12_viewer.ipynb #c034
+# %% ../nbs/12_viewer.ipynb #c036
 def class_shares(
     masks, # class numbers, (T,H,W), uint8
     K:int, # how many classes
@@ -131,7 +130,7 @@ def class_shares(
     "How much of each frame each class covers; pixels with other numbers (ignored ones) belong to nobody"
     return np.stack([np.bincount(mask.ravel(), minlength=256)[:K]/mask.size for mask in masks])
 
-# %% ../nbs/12_viewer.ipynb #c037
+# %% ../nbs/12_viewer.ipynb #c039
 def frame_ious(
     masks, # predicted class numbers, (T,H,W), uint8
     truth, # true class numbers, (T,H,W), uint8
@@ -141,13 +140,15 @@ def frame_ious(
     "Intersection over union, frame by frame"
     ious = []
     for mask, true in zip(masks, truth):
-        counted = (true != ignore) & (mask < K) & (true < K)
-        pairs = np.bincount(true[counted].astype(int)*K + mask[counted], minlength=K*K).reshape(K, K)
-        both, either = np.diag(pairs), pairs.sum(0)+pairs.sum(1)-np.diag(pairs)
+        counted = (true != ignore) & (true < K)
+        predicted = np.minimum(mask[counted], K)                                # K: no class at all, which is wrong everywhere
+        pairs = np.bincount(true[counted].astype(int)*(K+1) + predicted, minlength=K*(K+1)).reshape(K, K+1)
+        both = np.diag(pairs)
+        either = pairs.sum(1) + pairs[:, :K].sum(0) - both
         ious.append(np.where(either > 0, both/np.maximum(either, 1), np.nan))
     return np.stack(ious)
 
-# %% ../nbs/12_viewer.ipynb #c041
+# %% ../nbs/12_viewer.ipynb #c043
 def frame_consistency(
     masks, # predicted class numbers, (T,H,W), uint8
     truth=None, # true class numbers, (T,H,W); None: every pixel counts
@@ -162,7 +163,7 @@ def frame_consistency(
         steady.append(same[asked].mean() if asked.any() else np.nan)
     return np.array(steady)
 
-# %% ../nbs/12_viewer.ipynb #c045
+# %% ../nbs/12_viewer.ipynb #c047
 def worst_frames(
     scores, # one number per frame, (T,); NaN where there is none
     n:int=5, # how many
@@ -175,7 +176,7 @@ def worst_frames(
         if all(abs(t-other) >= apart for other in found): found.append(t)
     return found
 
-# %% ../nbs/12_viewer.ipynb #c048
+# %% ../nbs/12_viewer.ipynb #c050
 _okabe_ito = [(0, 114, 178), (230, 159, 0), (0, 158, 115), (240, 228, 66), (213, 94, 0), (86, 180, 233), (204, 121, 167), (90, 90, 90)]
 
 def colorblind_palette(
@@ -184,7 +185,7 @@ def colorblind_palette(
     "Okabe and Ito's colors, each with seven hatch patterns: 56 different pairs, then they repeat"
     return [_okabe_ito[k % 8] for k in range(K)], [k//8 % 7 for k in range(K)]
 
-# %% ../nbs/12_viewer.ipynb #c051
+# %% ../nbs/12_viewer.ipynb #c053
 def as_label_set(
     labels, # a LabelSet, a list of class names, or None for numbered classes
     highest:int=0, # largest class number that occurs, without 255; used if `labels` is None
@@ -194,7 +195,7 @@ def as_label_set(
     names = [f'class {k}' for k in range(highest+1)] if labels is None else list(labels)
     return LabelSet('classes', names, spread_colors(len(names)))
 
-# %% ../nbs/12_viewer.ipynb #c054
+# %% ../nbs/12_viewer.ipynb #c056
 def name_layers(
     shape:tuple, # (T,H,W) of the clip
     masks=None, # predicted class numbers (T,H,W), or None
@@ -207,14 +208,13 @@ def name_layers(
     layers = {'prediction': masks, **compare, 'truth': truth}
     return {name: as_masks(m, shape) for name, m in layers.items() if m is not None}
 
-# %% ../nbs/12_viewer.ipynb #c057
+# %% ../nbs/12_viewer.ipynb #c059
 def _plain(numbers, digits=4):
     "Array as nested lists, rounded, NaN as None"
     if np.ndim(numbers): return [_plain(x, digits) for x in numbers]
     return None if np.isnan(numbers) else round(float(numbers), digits)
 
-
-# %% ../nbs/12_viewer.ipynb #c059
+# %% ../nbs/12_viewer.ipynb #c061
 def describe_layer(
     masks, # class numbers of the layer, (T,H,W), uint8
     truth, # true class numbers, (T,H,W), or None
@@ -233,7 +233,7 @@ def describe_layer(
     else: fields.update(worst=[] if truth is masks else worst_frames(steady, apart=apart), worst_by='consistency')
     return fields
 
-# %% ../nbs/12_viewer.ipynb #c061
+# %% ../nbs/12_viewer.ipynb #c064
 def _percent(confidence, shape, name):
     "Confidence 0..1 as whole percent, (T,H,W) uint8, or None; raises ValueError on a wrong shape"
     if confidence is None: return None
@@ -241,6 +241,7 @@ def _percent(confidence, shape, name):
     if sure.shape != shape: raise ValueError(f'expected confidence {shape} for {name!r}, got {sure.shape}')
     return sure
 
+# %% ../nbs/12_viewer.ipynb #c066
 def _pack_layer(parts, name, layers, confidence, present, labels, width):
     "Add one layer's masks and confidence (whole percent) to `parts`; returns its description"
     masks, sure = layers[name], _percent(confidence, layers[name].shape, name)
@@ -248,7 +249,7 @@ def _pack_layer(parts, name, layers, confidence, present, labels, width):
                 confidence=None if sure is None else parts.add(_encode_all(encode_mask, shrink(sure, width), 'confidence')),
                 **describe_layer(masks, layers.get('truth'), present, labels))
 
-# %% ../nbs/12_viewer.ipynb #c063
+# %% ../nbs/12_viewer.ipynb #c069
 def pack_clip(
     frames, # pictures, (T,H,W,3), uint8
     layers:dict, # masks (T,H,W), uint8, by name; the one called 'truth' is the truth
@@ -269,15 +270,14 @@ def pack_clip(
     for name, masks in layers.items(): meta['layers'].append(_pack_layer(parts, name, layers, confidence.get(name), present, labels, width))
     return meta | dict(parts=parts.spans), parts.blob
 
-# %% ../nbs/12_viewer.ipynb #c067
+# %% ../nbs/12_viewer.ipynb #c073
 def static_text(
     name:str, # file name in segvid/static, such as 'viewer.css'
 )->str: # its content
     "A file that ships with the package"
     return (resources.files('segvid')/'static'/name).read_text(encoding='utf-8')
 
-
-# %% ../nbs/12_viewer.ipynb #c069
+# %% ../nbs/12_viewer.ipynb #c075
 def join_script(
     name:str, # main script without ending, such as 'clip_viewer'
     render:str, # its function that draws a widget
@@ -292,7 +292,7 @@ def join_script(
     visit(f'{name}.js')
     return '\n'.join(texts.values()) + f'\nexport default {{ render: {render} }};\n'
 
-# %% ../nbs/12_viewer.ipynb #c073
+# %% ../nbs/12_viewer.ipynb #c079
 def poster_file(
     picture, # a PIL picture
     name:str, # text that goes into the file's head
@@ -304,7 +304,7 @@ def poster_file(
     picture.convert('RGB').quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(file, 'png', pnginfo=info, optimize=True)
     return file.getvalue()
 
-# %% ../nbs/12_viewer.ipynb #c076
+# %% ../nbs/12_viewer.ipynb #c082
 def has_live_page(
 )->bool: # True: show widgets; False: show pictures only
     "Whether a page before a person shows the outputs; the environment variable SEGVID_WIDGETS (1 or 0) overrides the guess"
@@ -314,7 +314,7 @@ def has_live_page(
     kernel = getattr(get_ipython(), 'kernel', None)
     return kernel is not None and getattr(kernel, '_allow_stdin', True)
 
-# %% ../nbs/12_viewer.ipynb #c079
+# %% ../nbs/12_viewer.ipynb #c085
 class PictureWidget(anywidget.AnyWidget):
     "A widget with a static picture; subclasses define `picture`, a description `_meta`, bytes `_blob` and the script `_esm`"
     _css = static_text('viewer.css')
@@ -333,7 +333,7 @@ class PictureWidget(anywidget.AnyWidget):
     @property
     def model_id(self): return '' if self.comm is None else self.comm.comm_id
 
-# %% ../nbs/12_viewer.ipynb #c081
+# %% ../nbs/12_viewer.ipynb #c087
 @patch
 def _repr_mimebundle_(self:PictureWidget, **kwargs):
     "What a page may choose from: the widget, its picture, a line of text"
@@ -350,7 +350,7 @@ def _ipython_display_(self:PictureWidget):
     display({key: bundle[key] for key in ('image/png', 'text/plain')}, raw=True)
     if len(live) > 1: display(live, raw=True)
 
-# %% ../nbs/12_viewer.ipynb #c085
+# %% ../nbs/12_viewer.ipynb #c091
 @patch
 def page_state(self:PictureWidget, # a widget
 )->dict: # shared values by name, bytes as base64 text
@@ -359,7 +359,7 @@ def page_state(self:PictureWidget, # a widget
     values = {key: getattr(self, key) for key in shared if key not in ('_esm', '_css', '_anywidget_id', '_poster')}
     return {key: base64.b64encode(value).decode() if isinstance(value, bytes) else value for key, value in values.items()}
 
-# %% ../nbs/12_viewer.ipynb #c087
+# %% ../nbs/12_viewer.ipynb #c093
 _page = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{title}</title><style>:root {{ color-scheme: light dark }} body {{ margin: 0 auto; padding: 12px; max-width: 1320px }}</style></head><body>{body}</body></html>"""
 
@@ -383,10 +383,10 @@ def to_html(self:PictureWidget, # a widget
     Path(path).write_text(text, encoding='utf-8')
     return Path(path)
 
-# %% ../nbs/12_viewer.ipynb #c090
+# %% ../nbs/12_viewer.ipynb #c096
 def _shared(trait): return trait.tag(sync=True)
 
-# %% ../nbs/12_viewer.ipynb #c092
+# %% ../nbs/12_viewer.ipynb #c098
 class ClipState(PictureWidget):
     "What a clip viewer shows at the moment, shared with the browser"
     frame = _shared(Int(0, help='number of the frame on show, 0..T-1'))
@@ -403,7 +403,7 @@ class ClipState(PictureWidget):
     hidden = _shared(List(Int(), help='class numbers that are not drawn'))
     pinned = _shared(Int(-1, help='class number to follow, -1 for none'))
 
-# %% ../nbs/12_viewer.ipynb #c094
+# %% ../nbs/12_viewer.ipynb #c100
 class ClipViewer(ClipState):
     "Play, scrub and compare a clip and its masks in the browser"
     _esm = join_script('clip_viewer', 'renderClip')
@@ -428,12 +428,12 @@ class ClipViewer(ClipState):
         labels = as_label_set(labels, max([int(m[m != 255].max(initial=0)) for m in layers.values()], default=0))
         if not isinstance(confidence, dict): confidence = {'prediction': confidence}
         meta, blob = pack_clip(frames, layers, confidence, labels, max_width, quality=quality)
-        meta.update(title=title, fps=fps, numbers=[str(n) for n in (numbers or range(len(frames)))])
+        meta.update(title=title, fps=fps, numbers=[str(n) for n in (range(len(frames)) if numbers is None else numbers)])
         self.labels, self.frames, self.layers = labels, shrink(frames, max_width), {n: shrink(m, max_width) for n, m in layers.items()}
         first = dict(layer=next(iter(layers), ''), other=list(layers)[min(1, len(layers)-1)] if layers else '')
         super().__init__(_meta=meta, _blob=blob, **(first | state))
 
-# %% ../nbs/12_viewer.ipynb #c097
+# %% ../nbs/12_viewer.ipynb #c103
 @patch
 def show_only(self:ClipViewer, # a viewer
     *names:str, # class names; none: all classes
@@ -443,7 +443,7 @@ def show_only(self:ClipViewer, # a viewer
     self.hidden = [k for k in self._meta['present'] if keep and k not in keep]
     return self.hidden
 
-# %% ../nbs/12_viewer.ipynb #c100
+# %% ../nbs/12_viewer.ipynb #c106
 @patch
 def _class_colors(self:ClipViewer):
     "Color (256,3) and opacity (256,) of every class number as the viewer shows them now"
@@ -453,7 +453,7 @@ def _class_colors(self:ClipViewer):
     alpha[list(self.hidden)] = 0
     return colors, alpha
 
-# %% ../nbs/12_viewer.ipynb #c102
+# %% ../nbs/12_viewer.ipynb #c108
 @patch
 def overlay(self:ClipViewer, # a viewer
     t:int, # frame number, 0..T-1
@@ -470,7 +470,7 @@ def overlay(self:ClipViewer, # a viewer
     if width is None or width == W: return image
     return np.asarray(Image.fromarray(image).resize((width, max(round(width*H/W), 1)), Image.NEAREST if width > W else Image.BILINEAR))
 
-# %% ../nbs/12_viewer.ipynb #c104
+# %% ../nbs/12_viewer.ipynb #c111
 def _film_layout(viewer, shown, rows, dpi):
     "Figure, axes of the pictures (rows × frames) and axes of the chart, or None"
     from matplotlib.figure import Figure
@@ -483,8 +483,7 @@ def _film_layout(viewer, shown, rows, dpi):
     pictures = [[figure.add_subplot(grid[r, c]) for c in range(len(shown))] for r in range(len(rows))]
     return figure, pictures, figure.add_subplot(grid[-1, :]) if curves else None
 
-
-# %% ../nbs/12_viewer.ipynb #c106
+# %% ../nbs/12_viewer.ipynb #c113
 def _film_curves(viewer, ax, shown):
     "Mean IoU, or consistency where no truth is known, of every layer along the clip"
     layers = [l for l in viewer._meta['layers'] if l['miou']] or [l for l in viewer._meta['layers'] if not l['truth']] or viewer._meta['layers']
@@ -495,7 +494,7 @@ def _film_curves(viewer, ax, shown):
     ax.legend(fontsize=7, frameon=False, ncols=4, loc='lower left', bbox_to_anchor=(0, 1), borderaxespad=0.1)
     ax.tick_params(labelsize=7); ax.yaxis.label.set_size(8); ax.spines[['top', 'right']].set_visible(False)
 
-# %% ../nbs/12_viewer.ipynb #c108
+# %% ../nbs/12_viewer.ipynb #c115
 def _film_rows(viewer, axes, rows, shown):
     "Fill the axes (rows × frames) with overlays"
     for row, name in zip(axes, rows):
@@ -505,6 +504,7 @@ def _film_rows(viewer, axes, rows, shown):
             ax.title.set_size(9); ax.spines[:].set_visible(False)
         row[0].set_ylabel(name or '', fontsize=9)
 
+# %% ../nbs/12_viewer.ipynb #c117
 def _film_legend(viewer, figure):
     "The classes that are drawn, at the bottom of the figure"
     from matplotlib.patches import Patch
@@ -512,7 +512,7 @@ def _film_legend(viewer, figure):
     patches = [Patch(color=colors[k]/255, label=viewer.labels.classes[k]) for k in viewer._meta['present'] if alpha[k] > 0]
     figure.legend(handles=patches[:27], loc='outside lower center', ncols=9, fontsize=7, frameon=False, handlelength=1, columnspacing=1.2)
 
-# %% ../nbs/12_viewer.ipynb #c110
+# %% ../nbs/12_viewer.ipynb #c120
 def _as_picture(figure):
     "A matplotlib figure as a PIL picture"
     file = io.BytesIO()
@@ -542,7 +542,7 @@ def picture(self:ClipViewer, # a viewer
     "What stays in a saved notebook: the filmstrip"
     return self.filmstrip()
 
-# %% ../nbs/12_viewer.ipynb #c115
+# %% ../nbs/12_viewer.ipynb #c125
 @patch
 def to_gif(self:ClipViewer, # a viewer
     path=None, # file to write; None: return something a notebook shows
@@ -562,7 +562,7 @@ def to_gif(self:ClipViewer, # a viewer
     from IPython.display import Image as Shown
     return Shown(data=file.getvalue(), format='gif')
 
-# %% ../nbs/12_viewer.ipynb #c118
+# %% ../nbs/12_viewer.ipynb #c128
 def _normalised(frame, size, device):
     "Picture (H,W,3) as a tensor (1,3,h,w) with ImageNet's mean and deviation, what the encoders were trained with"
     import torch
@@ -571,7 +571,7 @@ def _normalised(frame, size, device):
     x = (torch.from_numpy(np.ascontiguousarray(frame)).to(device).permute(2, 0, 1)[None]/255 - mean)/std
     return x if size is None else interpolate(x, tuple(size), mode='bilinear', antialias=True)
 
-# %% ../nbs/12_viewer.ipynb #c120
+# %% ../nbs/12_viewer.ipynb #c130
 def predict_masks(
     model, # VideoSegmenter, Learner, or function from normalised frames (1,3,H,W) to logits (1,K,h,w)
     frames, # pictures, (T,H,W,3), uint8
@@ -581,7 +581,7 @@ def predict_masks(
     import torch
     from torch.nn.functional import interpolate
     model = model.model if hasattr(model, 'dls') else model
-    step = model.stream().step if hasattr(model, 'stream') else model
+    step = model.stream().step if hasattr(model, 'stream') else model.eval() if hasattr(model, 'eval') else model
     device = next(model.parameters()).device if hasattr(model, 'parameters') else 'cpu'
     masks, sure = [], []
     for frame in frames:
@@ -590,7 +590,7 @@ def predict_masks(
         masks.append(mask.byte().cpu().numpy()); sure.append(best.half().cpu().numpy())
     return np.stack(masks), np.stack(sure)
 
-# %% ../nbs/12_viewer.ipynb #c124
+# %% ../nbs/12_viewer.ipynb #c134
 def _predictions(models, frames, size):
     "One model or a dictionary of models as arguments of ClipViewer"
     if models is None: return {}
@@ -599,8 +599,7 @@ def _predictions(models, frames, size):
     if not isinstance(models, dict): return dict(masks=found['prediction'][0], confidence=sure)
     return dict(compare={name: masks for name, (masks, _) in found.items()}, confidence=sure)
 
-
-# %% ../nbs/12_viewer.ipynb #c126
+# %% ../nbs/12_viewer.ipynb #c136
 @patch(cls_method=True)
 def from_dataset(cls:ClipViewer, # the class
     dataset, # a ClipDataset: item i is frames (T,3,H,W) and masks (T,H,W)
@@ -616,7 +615,7 @@ def from_dataset(cls:ClipViewer, # the class
     told = dict(truth=masks, labels=getattr(dataset, 'labels', cityscapes_labels), title=title, numbers=numbers, fps=4)
     return cls(frames, **(told | _predictions(models, frames, size) | options))
 
-# %% ../nbs/12_viewer.ipynb #c129
+# %% ../nbs/12_viewer.ipynb #c139
 @patch(cls_method=True)
 def from_snippet(cls:ClipViewer, # the class
     index, # a FrameIndex
@@ -633,8 +632,7 @@ def from_snippet(cls:ClipViewer, # the class
     told = dict(truth=truth if (truth != index.labels.ignore_index).any() else None, labels=index.labels, title=records[0].recording, numbers=[r.frame for r in records])
     return cls(frames, **(told | _predictions(models, frames, size) | options))
 
-
-# %% ../nbs/12_viewer.ipynb #c131
+# %% ../nbs/12_viewer.ipynb #c141
 @patch(cls_method=True)
 def from_learner(cls:ClipViewer, # the class
     learn, # a Learner from clip_learner
@@ -644,7 +642,7 @@ def from_learner(cls:ClipViewer, # the class
     "What a Learner makes of a snippet that it was not trained on"
     return cls.from_snippet(learn.dls.valid_ds.index, n, models=learn, **(dict(size=getattr(learn.dls, 'size', None)) | options))
 
-# %% ../nbs/12_viewer.ipynb #c135
+# %% ../nbs/12_viewer.ipynb #c145
 def _picture_files(folder):
     "Pictures in `folder`, sorted by name, numbers as numbers; raises FileNotFoundError if there are none"
     order = lambda path: [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', path.name)]
@@ -652,8 +650,7 @@ def _picture_files(folder):
     if not files: raise FileNotFoundError(f'no pictures (png, jpg, webp, bmp) in {folder}')
     return files
 
-
-# %% ../nbs/12_viewer.ipynb #c137
+# %% ../nbs/12_viewer.ipynb #c147
 @patch(cls_method=True)
 def from_folder(cls:ClipViewer, # the class
     folder, # pictures, shown in the order of their names
@@ -667,7 +664,7 @@ def from_folder(cls:ClipViewer, # the class
     told = dict(title=Path(folder).name) | ({} if masks is None else dict(truth=as_masks(_picture_files(masks), frames.shape[:3])))
     return cls(frames, **(told | _predictions(models, frames, size) | options))
 
-# %% ../nbs/12_viewer.ipynb #c139
+# %% ../nbs/12_viewer.ipynb #c149
 def video_frames(
     path, # video file
     count:int=300, # at most this many frames
@@ -688,8 +685,7 @@ def video_frames(
     if not frames: raise ValueError(f'{path} holds no frame that can be decoded')
     return np.stack(frames), round(rate, 2)
 
-
-# %% ../nbs/12_viewer.ipynb #c141
+# %% ../nbs/12_viewer.ipynb #c151
 @patch(cls_method=True)
 def from_video(cls:ClipViewer, # the class
     path, # video file
@@ -703,7 +699,7 @@ def from_video(cls:ClipViewer, # the class
     frames, fps = video_frames(path, count, every, options.get('max_width', 1024))
     return cls(frames, **(dict(title=Path(path).name, fps=fps) | _predictions(models, frames, size) | options))
 
-# %% ../nbs/12_viewer.ipynb #c144
+# %% ../nbs/12_viewer.ipynb #c154
 def runs_of(
     numbers, # whole numbers, ascending
 )->list: # [start, stop, step] of each steady run; stop is its last number
@@ -714,8 +710,7 @@ def runs_of(
         else: runs.append([n, n, 1])
     return runs
 
-
-# %% ../nbs/12_viewer.ipynb #c146
+# %% ../nbs/12_viewer.ipynb #c156
 def recording_table(
     index, # a FrameIndex
 )->list: # for every recording a dictionary: name, split, frames and labels (how many), snippets and labelled as runs
@@ -729,7 +724,7 @@ def recording_table(
         row['frames'] += len(snippet); row['labels'] += len(labelled)
     return list(recordings.values())
 
-# %% ../nbs/12_viewer.ipynb #c149
+# %% ../nbs/12_viewer.ipynb #c159
 def _thumb(path, width=320):
     "A picture file as a small JPEG"
     return encode_picture(shrink(np.asarray(Image.open(path).convert('RGB'))[None], width)[0])
@@ -739,7 +734,7 @@ def _summary(table):
     frames, labels, gaps = (sum(n) for n in zip(*((row['frames'], row['labels'], len(row['snippets'])-1) for row in table)))
     return f'{len(table)} recordings · {frames:,} frames · {labels:,} labelled · {gaps} gap{"" if gaps == 1 else "s"}'
 
-# %% ../nbs/12_viewer.ipynb #c152
+# %% ../nbs/12_viewer.ipynb #c162
 def _clip_at(index, recording, current, dilation, missing):
     "Frame numbers of the clip at frame `current` of `recording`; that frame alone if the clip cannot be made"
     from segvid.organize import choose_frames
@@ -747,7 +742,7 @@ def _clip_at(index, recording, current, dilation, missing):
     try: return choose_frames(next((s for s in snippets if current in s), [current]), current, dilation, missing)
     except ValueError: return [current]
 
-# %% ../nbs/12_viewer.ipynb #c155
+# %% ../nbs/12_viewer.ipynb #c165
 class DatasetBrowser(PictureWidget):
     "Recordings, gaps, labels, and the clips that a dilation makes of them"
     _esm = join_script('dataset_browser', 'renderBrowser')
@@ -769,7 +764,7 @@ class DatasetBrowser(PictureWidget):
         super().__init__(dilation=list(dilation), missing=missing or getattr(data, 'missing', 'mirror'), **self._begin(title, dilation))
         self.on_msg(lambda widget, message, buffers: self._answer(message))
 
-# %% ../nbs/12_viewer.ipynb #c157
+# %% ../nbs/12_viewer.ipynb #c167
 @patch
 def clip(self:DatasetBrowser, # a browser
 )->list: # frame numbers of the clip on show, the current one last; only that one if it cannot be made
@@ -789,7 +784,7 @@ def _begin(self:DatasetBrowser, title, dilation):
     meta = dict(title=title, summary=_summary(table), sequences=table, thumbs={f'0:{n}': span for n, span in zip(clip, parts.spans)})
     return dict(current=current, _meta=meta, _blob=parts.blob)
 
-# %% ../nbs/12_viewer.ipynb #c159
+# %% ../nbs/12_viewer.ipynb #c169
 @patch
 def _answer(self:DatasetBrowser, message):
     "Send the small pictures that the page asks for; files that cannot be read are left out"
@@ -800,7 +795,7 @@ def _answer(self:DatasetBrowser, message):
         except (OSError, KeyError): pass
     self.send(dict(type='thumbs', sequence=message['sequence'], frames=list(found)), list(found.values()))
 
-# %% ../nbs/12_viewer.ipynb #c163
+# %% ../nbs/12_viewer.ipynb #c173
 def _draw_recordings(ax, rows):
     "One line per recording: frames grey, labels blue, gaps empty"
     numbers = lambda runs: [n for start, stop, step in runs for n in range(start, stop+1, step)]
@@ -811,8 +806,7 @@ def _draw_recordings(ax, rows):
     ax.set_xlabel('frame (blue: labelled)', fontsize=8)
     ax.tick_params(labelsize=8, left=False); ax.spines[:].set_visible(False)
 
-
-# %% ../nbs/12_viewer.ipynb #c165
+# %% ../nbs/12_viewer.ipynb #c175
 @patch
 def picture(self:DatasetBrowser, # a browser
     most:int=10, # recordings to draw
@@ -831,7 +825,7 @@ def picture(self:DatasetBrowser, # a browser
         ax.set_title(f'{name}: {frame}' if frame == self.current else str(frame), fontsize=8)
     return _as_picture(figure)
 
-# %% ../nbs/12_viewer.ipynb #c170
+# %% ../nbs/12_viewer.ipynb #c180
 def window_cuts(
     size:int, # rows (or columns) of the grid, a multiple of `window`
     window:int, # side of a window
@@ -842,7 +836,7 @@ def window_cuts(
     whole = [[start, window, 0] for start in range(0, size, window)]
     return whole if shift == 0 else whole[:-1]+[[size-window, window-shift, 1], [size-shift, shift, 2]]
 
-# %% ../nbs/12_viewer.ipynb #c174
+# %% ../nbs/12_viewer.ipynb #c184
 def state_norms(
     model, # a VideoSegmenter with a TV3SHead
     frames, # pictures, (T,H,W,3), uint8
@@ -858,7 +852,7 @@ def state_norms(
     predict_masks(step, frames, size)
     return {f'block {i}': list(values) for i, values in enumerate(zip(*norms))}
 
-# %% ../nbs/12_viewer.ipynb #c176
+# %% ../nbs/12_viewer.ipynb #c186
 def _describe_windows(height, width, window, shift):
     "Grid of a frame of this size, and how plain and shifted layers cut its rows and columns"
     from segvid.tv3s import window_grid
@@ -866,7 +860,7 @@ def _describe_windows(height, width, window, shift):
     cuts = {name: dict(rows=window_cuts(grid[0], window, s), columns=window_cuts(grid[1], window, s)) for name, s in (('plain', 0), ('shifted', shift))}
     return dict(grid=list(grid), window=window, shift=shift, cuts=cuts)
 
-# %% ../nbs/12_viewer.ipynb #c178
+# %% ../nbs/12_viewer.ipynb #c188
 class WindowExplorer(PictureWidget):
     "Windows, shift and scan order of the TV3S head on real frames"
     _esm = join_script('window_explorer', 'renderWindows')
@@ -894,7 +888,7 @@ class WindowExplorer(PictureWidget):
         meta = dict(title=title, count=len(frames), parts=parts.spans, norms=curves, norms_title='Size of the memory')
         super().__init__(_meta=meta | _describe_windows(*(size or frames.shape[1:3]), window, shift), _blob=parts.blob, **state)
 
-# %% ../nbs/12_viewer.ipynb #c180
+# %% ../nbs/12_viewer.ipynb #c190
 _kind_colors = [['#8a93a3', '#0072b2', '#56b4e9'], ['#d55e00', '#009e73', '#f0e442'], ['#e69f00', '#cc79a7', '#7a5cc4']]
 
 def _draw_windows(ax, image, grid, cuts, shift, title):
@@ -916,7 +910,7 @@ def _draw_norms(ax, meta):
     ax.set_ylabel(meta['norms_title'].lower(), fontsize=8); ax.spines[['top', 'right']].set_visible(False)
     ax.xaxis.get_major_locator().set_params(integer=True)
 
-# %% ../nbs/12_viewer.ipynb #c182
+# %% ../nbs/12_viewer.ipynb #c192
 @patch
 def picture(self:WindowExplorer, # an explorer
 )->Image.Image: # a picture, RGB

@@ -124,7 +124,7 @@ export class ClipView {
   }
   stop() {
     this.stopped = true;
-    this.listening.stop(); this.stage.stop(); this.curves.stop();
+    this.listening.stop(); this.stage.stop(); this.curves.stop(); this.media.close();
   }
   showControls() {
     const mode = this.layers.length ? this.get('mode') : 'overlay';

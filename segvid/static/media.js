@@ -59,34 +59,47 @@ export class Cache {
     this.entries.set(key, entry);
     for (const [old, { size: freed, promise }] of this.entries) {
       if (this.used <= this.budget || old === key) break;
-      this.entries.delete(old); this.used -= freed;
-      promise.then((made) => made.close?.()).catch(() => {});
+      this.remove(old, freed, promise);
     }
     return entry.promise;
   }
+  remove(key, size, promise) {
+    this.entries.delete(key); this.used -= size;
+    promise.then((made) => made.close?.()).catch(() => {});
+  }
+  /** Throw away all entries whose key passes `test`. */
+  drop(test) { for (const [key, { size, promise }] of this.entries) if (test(key)) this.remove(key, size, promise); }
 }
+
+// One cache for all viewers of a page, however often this script was loaded: ten viewers must not take ten times the memory.
+const BUDGET = 500e6;
+const sharedCache = () => (globalThis.segvidPictures ??= Object.assign(new Cache(BUDGET), { clips: 0 }));
 
 /** All pictures of one clip. `meta` says where each lies in `bytes`. */
 export class ClipMedia {
-  constructor(meta, bytes, budget = 400e6) {
+  constructor(meta, bytes) {
     this.meta = meta; this.bytes = bytes;
     this.pixels = meta.width * meta.height;
-    this.cache = new Cache(Math.max(budget, 40 * this.pixels * 5));
+    this.cache = sharedCache();
+    this.cache.budget = Math.max(this.cache.budget, 40 * 5 * this.pixels);      // room for what one drawing needs, however large
+    this.name = `clip ${++this.cache.clips} `;
   }
+  /** Forget all pictures of this clip. */
+  close() { this.cache.drop((key) => key.startsWith(this.name)); }
   part(n) { const [offset, length] = this.meta.parts[n]; return this.bytes.subarray(offset, offset + length); }
 
   /** Frame t as an ImageBitmap. */
   picture(t) {
-    return this.cache.get(`f${t}`, 4 * this.pixels, () => createImageBitmap(new Blob([this.part(this.meta.frames + t)], { type: this.meta.mime })));
+    return this.cache.get(`${this.name}f${t}`, 4 * this.pixels, () => createImageBitmap(new Blob([this.part(this.meta.frames + t)], { type: this.meta.mime })));
   }
   /** Class numbers of a layer at frame t, one byte per pixel. */
   indices(layer, t) {
-    return this.cache.get(`m${layer},${t}`, this.pixels, () => decodeIndexPng(this.part(this.meta.layers[layer].masks + t)));
+    return this.cache.get(`${this.name}m${layer},${t}`, this.pixels, () => decodeIndexPng(this.part(this.meta.layers[layer].masks + t)));
   }
   /** Confidence of a layer at frame t in whole percent; null where none was given. */
   confidence(layer, t) {
     const start = this.meta.layers[layer].confidence;
-    return start === null ? Promise.resolve(null) : this.cache.get(`c${layer},${t}`, this.pixels, () => decodeIndexPng(this.part(start + t)));
+    return start === null ? Promise.resolve(null) : this.cache.get(`${this.name}c${layer},${t}`, this.pixels, () => decodeIndexPng(this.part(start + t)));
   }
   /** Begin to decode the frames that will be asked for next. */
   prefetch(t, step, layers, ahead = 6) {

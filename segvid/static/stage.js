@@ -9,7 +9,7 @@ export class Stage {
   /** `size` is [width, height] of the clip; `onpick(x, y, pane)`, `describe(x, y, pane)`, `onswipe(share)` are called back. */
   constructor(size, { onpick, describe, onswipe, onresize }) {
     [this.W, this.H] = size;
-    Object.assign(this, { onpick, describe, onswipe, zoom: 1, center: [this.W / 2, this.H / 2], count: 1, swipe: null });
+    Object.assign(this, { onpick, describe, onswipe, onresize, zoom: 1, center: [this.W / 2, this.H / 2], count: 1, swipe: null });
     this.canvas = h('canvas', { class: 'sv-canvas', role: 'img' });
     this.context = this.canvas.getContext('2d');
     this.names = [h('span', { class: 'sv-name' }), h('span', { class: 'sv-name' })];
@@ -94,6 +94,7 @@ export class Stage {
   redraw() {
     if (!this.last || !this.panes) return;
     const { context: g, ratio, last: { picture, surfaces, names } } = this;
+    if (!picture.width) { this.onresize(); return; }   // the cache has thrown it away meanwhile: fetch it again
     this.keepInside();
     g.setTransform(1, 0, 0, 1, 0, 0);
     g.clearRect(0, 0, this.canvas.width, this.canvas.height);

@@ -53,6 +53,8 @@ def run_all(page):
     "Menu Run, Run All Cells, once the kernel is ready; once more if the kernel was not listening yet"
     page.wait_for_selector('.jp-Notebook .jp-Cell')
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
+    page.wait_for_function("""() => { const panel = window.jupyterapp?.shell.currentWidget;
+        return !window.jupyterapp || (panel?.sessionContext?.isReady && panel.sessionContext.session?.kernel?.status === 'idle'); }""")
     accept = page.locator('.jp-Dialog .jp-mod-accept')                        # a slow server asks which kernel to take
     for _ in range(3):
         if accept.is_visible(): accept.click()
@@ -82,6 +84,8 @@ def tell_kernel(page, code):
     }''', code)
 
 def frame_of(page): return int(page.locator('.sv-clip').get_attribute('data-frame'))
+
+def frame_of_all(page): return page.evaluate("[...document.querySelectorAll('.sv-clip')].map((e) => e.dataset.frame)")
 
 def wait_frame(page, t): page.wait_for_function(f"document.querySelector('.sv-clip').dataset.frame === '{t}'")
 
@@ -354,6 +358,15 @@ def test_notebook_7(lab, make_page, shots):
     assert page.locator('.jp-MarkdownCell').count() == 0
     page.screenshot(path=shots/'notebook7.png')
 
+def test_fragment_as_output(lab, make_page, shots):
+    "to_html(fragment=True) inside a notebook: animated, and independent of the widget above it"
+    page = open_lab(lab, make_page, 'fragment.ipynb', CLIP, VIEWER, 'from IPython.display import HTML\nHTML(viewer.to_html(fragment=True))')
+    page.wait_for_function("document.querySelectorAll('.sv-clip[data-frame=\"0\"]').length === 2")
+    page.evaluate("document.querySelectorAll('.sv-clip')[1].focus()")
+    page.keyboard.press('End')
+    page.wait_for_function("document.querySelectorAll('.sv-clip')[1].dataset.frame === '23'")
+    assert frame_of_all(page) == ['0', '23']
+
 def test_page_without_kernel(tmp_path, make_page, clip, shots):
     "to_html: the same viewer from a file, with nothing fetched from anywhere; dark by the system's choice; on a phone"
     file = clip['viewer'].to_html(tmp_path/'clip.html')
@@ -364,6 +377,12 @@ def test_page_without_kernel(tmp_path, make_page, clip, shots):
     page.wait_for_selector('.sv-clip[data-frame="0"]')
     page.keyboard.press('Tab'); page.keyboard.press('End'); wait_frame(page, 23)
     x, y = inner_point(clip['flicker'][23], 0)
+    assert abs(pixel(page, x, y) - clip['viewer'].overlay(23, 'prediction')[y, x].astype(int)).max() <= 12
+    # A picture that the cache had to throw away is fetched again when the user zooms.
+    page.evaluate("globalThis.segvidPictures.drop(() => true)")
+    page.wait_for_timeout(100)
+    page.evaluate("document.querySelector('.sv-clip').viewer.stage.zoomBy(1.01)")
+    page.wait_for_timeout(300)
     assert abs(pixel(page, x, y) - clip['viewer'].overlay(23, 'prediction')[y, x].astype(int)).max() <= 12
     background = page.evaluate("getComputedStyle(document.querySelector('.sv-clip')).backgroundColor")
     assert max(map(int, re.findall(r'\d+', background)[:3])) < 80
