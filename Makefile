@@ -18,7 +18,7 @@ demo: $(VENV)/.run ## train a temporal model and its per-frame twin on a toy str
 	@$(BIN)/segvid_demo $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 test: $(VENV)/.dev ## every notebook as a test (nbdev), then pytest on tests/
-	@$(NBDEV) OMP_NUM_THREADS=1 MPLBACKEND=agg $(BIN)/nbdev-test --n_workers 2 --do_print
+	@$(NBDEV) OMP_NUM_THREADS=1 MPLBACKEND=agg $(BIN)/nbdev-test --n-workers 2 --do-print
 	@$(BIN)/python -m pytest tests $(ARGS)
 
 lab: $(VENV)/.dev ## JupyterLab on the notebooks

@@ -21,7 +21,7 @@ def _step_size(delta, delta_bias, delta_softplus, dtype):
 
 def _skip_and_gate(y, u, D, z):
     "What follows the recurrence: `y` + `D`*`u`, times SiLU(`z`), (B,D,L)"
-    if D is not None: y = y + D[:, None]*u
+    if D is not None: y = torch.addcmul(y, D.to(y.dtype)[:, None], u)
     return y if z is None else y*F.silu(z.to(y.dtype))
 
 # %% ../nbs/06_scan.ipynb #c014
@@ -79,12 +79,12 @@ def _chunk_states(step, write, A, B, h):
     return decay, states
 
 # %% ../nbs/06_scan.ipynb #c030
-def _chunked_forward(u, step, A, B, C, h, chunk):
-    "Outputs (L,B,D), last state (B,N,D), and the states that entered each chunk"
+def _chunked_forward(u, step, A, B, C, h, chunk, keep=True):
+    "Outputs (L,B,D), last state (B,N,D), and, to `keep`, the states that entered each chunk"
     y, starts = torch.empty_like(u), []
     for i in range(0, len(u), chunk):
         part = slice(i, i + chunk)
-        starts.append(h)
+        if keep: starts.append(h)
         _, states = _chunk_states(step[part], step[part]*u[part], A, B[part], h)
         y[part] = (C[part].unsqueeze(2) @ states).squeeze(2)                          # (l,B,1,N) @ (l,B,N,D)
         h = states[-1].clone()
@@ -142,7 +142,7 @@ class _ChunkedScan(torch.autograd.Function):
         chunk, # tokens in a chunk, int
     ): # outputs (L,B,D), last state (B,N,D)
         "Left to right"
-        y, last, starts = _chunked_forward(u, step, A, B, C, h, chunk)
+        y, last, starts = _chunked_forward(u, step, A, B, C, h, chunk, keep=any(ctx.needs_input_grad))
         ctx.save_for_backward(u, step, A, B, C, *starts)
         ctx.chunk = chunk
         return y, last

@@ -124,6 +124,7 @@ export class ClipView {
   }
   stop() {
     this.stopped = true;
+    clearTimeout(this.telling);
     this.listening.stop(); this.stage.stop(); this.curves.stop(); this.media.close();
   }
   showControls() {
@@ -216,12 +217,19 @@ export class ClipView {
     const text = `frame ${meta.numbers[t]} · ${t + 1} of ${meta.count} · ${(t / meta.fps).toFixed(2)} s`;
     this.where.textContent = text;
     this.slider.setAttribute('aria-valuetext', text);
-    if (layer) {
-      this.legend.update(layer.share[t], layer.iou ? layer.iou[t] : null);
-      this.curves.moveTo(t);
-      this.updateValues(t);
-    }
+    if (layer) { this.curves.moveTo(t); this.tell(); }
     if (!this.get('playing')) this.stage.canvas.setAttribute('aria-label', `${text}${layer ? `, ${layer.name}` : ''}`);
+  }
+
+  /** The numbers in legend and chart, at most ten times a second: nobody reads faster, and text is slow to lay out. */
+  tell() {
+    const wait = (this.told ?? 0) + 100 - performance.now();
+    clearTimeout(this.telling);
+    if (wait > 0) { this.telling = setTimeout(() => this.tell(), wait); return; }
+    this.told = performance.now();
+    const t = this.drawn, layer = this.layers[this.layerOf('layer')];
+    this.legend.update(layer.share[t], layer.iou ? layer.iou[t] : null);
+    this.updateValues(t);
   }
 
   // --- the strip chart ----------------------------------------------------------------------------------------------

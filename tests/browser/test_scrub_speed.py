@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from segvid.toycity import toycity_frame
 T, H, W = 300, 512, 1024
-grain = np.random.default_rng(0).normal(0, 14, (H, 2*W, 3))
+grain = np.random.default_rng(0).normal(0, 5, (H, 2*W, 3))
 large = lambda picture: np.asarray(Image.fromarray(picture).resize((W, H), Image.NEAREST))
 street = [toycity_frame(t//30, t % 30, size=(256, 512), noise=0, flicker=0, dropout=0) for t in range(T)]
 frames = np.stack([np.clip(large(s.image) + grain[:, 3*t:3*t+W], 0, 255).astype(np.uint8) for t, s in enumerate(street)])

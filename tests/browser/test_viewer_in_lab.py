@@ -155,6 +155,7 @@ def test_play_scrub_filter_hover_compare(page, clip, shots):
     assert 'frame 17' in page.locator('.sv-clip .sv-where').inner_text()
 
     # Share and IoU in the legend are numpy's.
+    page.wait_for_timeout(200)
     row = page.locator('.sv-clip [data-class="13"]')
     share, iou = (clip['flicker'][17] == 13).mean(), ((clip['flicker'][17] == 13) & (clip['truth'][17] == 13)).sum() / ((clip['flicker'][17] == 13) | (clip['truth'][17] == 13)).sum()
     assert abs(float(row.locator('.sv-number').first.inner_text().split()[0]) - 100*share) < 0.6
