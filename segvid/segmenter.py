@@ -15,7 +15,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
-from .mit import MixVisionTransformer, mit_published, mit_spelling
+from .mit import mit_published, mit_spelling
 from .tv3s import SegFormerHead, TV3SHead
 
 # %% ../nbs/08_segmenter.ipynb #c009
@@ -133,7 +133,7 @@ def forward(
 _heads = dict(tv3s=TV3SHead, frame=SegFormerHead)
 
 def video_segmenter(
-    encoder:str='mit_b1', # timm name of the encoder (or the beginning of one), or a module with `.channels`
+    encoder:str='mit_b1', # timm name of the encoder (or the beginning of one), or a module with `.channels` or timm's `.feature_info`
     num_classes:int=19, # number of classes, K
     head:str='tv3s', # 'tv3s': temporal; 'frame': the same without time
     pretrained:bool=False, # load ImageNet weights into the encoder (downloads)?
@@ -147,7 +147,7 @@ def video_segmenter(
         name, options = encoder_name(encoder), dict(pretrained=pretrained, in_chans=in_chans, **(encoder_options or {}))
         if name.startswith('mit_b'): encoder = timm.create_model(name, features_only=True, **options)
         else: encoder = TimmEncoder(name, **options)
-    channels = encoder.embed_dims if isinstance(encoder, MixVisionTransformer) else encoder.channels
+    channels = encoder.channels if hasattr(encoder, 'channels') else encoder.feature_info.channels()
     return VideoSegmenter(encoder, _heads[head](channels, num_classes, **head_options), in_chans)
 
 # %% ../nbs/08_segmenter.ipynb #c036
