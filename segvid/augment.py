@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['ResizeClip', 'RandomScaleCrop', 'PadClip', 'photometric_distortion', 'PerFrame', 'published_augmentation',
-           'load_clip', 'ClipItems', 'NormalizeClip', 'ClipDL', 'ClipDataLoaders', 'load_masks', 'ClipBlock',
-           'ClipMaskBlock', 'ClipTransform']
+           'color_matrices', 'ColorClip', 'load_clip', 'ClipItems', 'NormalizeClip', 'ClipDL', 'ClipDataLoaders',
+           'PlainClips', 'loader_bench', 'load_masks', 'ClipBlock', 'ClipMaskBlock', 'ClipTransform']
 
 # %% ../nbs/04_augment.ipynb #c006
-import random
+import random, time, warnings
 from contextlib import contextmanager
 from pathlib import Path
+import json
 import numpy as np
 import torch
 from PIL import Image
@@ -26,13 +27,17 @@ from fastai.torch_core import default_device, defaults
 from fastcore.basics import patch
 from fastcore.foundation import L
 from fasttransform import ItemTransform, Transform
-from .clips import ClipDataset, FrameIndex, FrameRecord, read_frame, read_mask, show_clip
-from .labels import LabelSet, cityscapes_labels
+from .clips import ClipDataset, FrameIndex, FrameRecord, check_disjoint, read_frame, read_mask, seconds_to_frames, show_clip
+from .labels import LabelSet, cityscapes_labels, spread_colors
+from .organize import find_layout, layouts
 
 # %% ../nbs/04_augment.ipynb #c011
 def _resize(data, size):
     "Frames (T,C,H,W) bilinear with antialiasing, masks (T,H,W) nearest by pixel centers; same type and bytes as before"
-    if not isinstance(data, tv_tensors.Mask): return TF.resize(data, list(size), antialias=True)
+    if tuple(data.shape[-2:]) == tuple(size): return data
+    if not isinstance(data, tv_tensors.Mask):
+        lastly = tv_tensors.wrap(data.as_subclass(Tensor).contiguous(memory_format=torch.channels_last), like=data)
+        return TF.resize(lastly, list(size), antialias=True)
     plain = TF.resize_image(data.as_subclass(Tensor), list(size), interpolation=v2.InterpolationMode.NEAREST_EXACT)
     return tv_tensors.wrap(plain, like=data)
 
@@ -91,11 +96,15 @@ def make_params(
     flat_inputs, # frames and masks of one clip
 )->dict: # `window`: top, left, height, width to read; `size`: height and width after zooming
     "Draw a zoom, then a place, again while one class fills the crop"
-    H, W = flat_inputs[0].shape[-2:]
+    mask = next((x[-1] for x in flat_inputs if isinstance(x, tv_tensors.Mask)), None)
+    return self._draw(*flat_inputs[0].shape[-2:], mask)
+
+@patch
+def _draw(self:RandomScaleCrop, H, W, mask):
+    "The draw for pictures of (H,W) and the mask (H,W) of the last frame, which may be None"
     low, high = self.ratio
     scale = (low + (high - low)*torch.rand(1).item())*min(self.reference[0]/H, self.reference[1]/W)
     (h, new_h), (w, new_w) = (_window(n, crop, scale) for n, crop in zip((H, W), self.size))
-    mask = next((x[-1] for x in flat_inputs if isinstance(x, tv_tensors.Mask)), None)
     for _ in range(self.tries):
         top, left = (torch.randint(n + 1, (1,)).item() for n in (H - h, W - w))
         if mask is None or _largest_share(mask[top:top + h, left:left + w], self.ignore_index) <= self.max_share: break
@@ -180,13 +189,82 @@ def published_augmentation(
     flip:float=0.5, # probability of a horizontal flip, 0..1
     color_per_frame:bool=False, # draw colors for each frame instead of once per clip?
     ignore_index:int=255, # label for filled areas
+    color:bool=True, # with the color changes? (`ColorClip` makes them for a whole batch)
 )->v2.Transform: # (frames, masks) -> (frames, masks) of `size`, bytes
     "Training augmentation of the published Cityscapes recipe (SegFormer, TV3S)"
-    color = photometric_distortion()
+    colors = [PerFrame(photometric_distortion()) if color_per_frame else photometric_distortion()] if color else []
     return v2.Compose([RandomScaleCrop(size, ratio, reference, max_share, ignore_index=ignore_index), v2.RandomHorizontalFlip(flip),
-                       PerFrame(color) if color_per_frame else color, PadClip(size, ignore_index=ignore_index)])
+                       *colors, PadClip(size, ignore_index=ignore_index)])
 
 # %% ../nbs/04_augment.ipynb #c051
+_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+
+def color_matrices(
+    light:Tensor, # to add, (n,), 0..255
+    contrast:Tensor, # factor of everything, (n,)
+    saturation:Tensor, # factor of the distance from gray, (n,)
+    hue:Tensor, # turn around the gray axis, radians, (n,)
+)->tuple: # matrices (n,3,3) and offsets (n,): new color = matrix @ color + offset, colors 0..255
+    "Four color changes as one linear map each"
+    cos, sin, n = saturation*hue.cos(), saturation*hue.sin(), len(hue)
+    turn = torch.zeros(n, 3, 3)
+    turn[:, 0, 0], turn[:, 1, 1], turn[:, 1, 2], turn[:, 2, 1], turn[:, 2, 2] = 1, cos, -sin, sin, cos
+    return contrast[:, None, None]*(torch.linalg.inv(_YIQ) @ turn @ _YIQ), contrast*light
+
+# %% ../nbs/04_augment.ipynb #c054
+class ColorClip(ItemTransform):
+    "Random light, contrast, saturation and hue: `draw` for a clip, later applied to the frames of a whole batch on its device"
+    order, _retain = 98, False                                          # before NormalizeClip
+    def __init__(self,
+        light:float=32., # added at most, 0..255
+        contrast:tuple=(0.5,1.5), # least and largest factor
+        saturation:tuple=(0.5,1.5), # least and largest factor
+        hue:float=36., # turn at most, degrees
+        p:float=0.5, # probability of each change, 0..1
+        per_frame:bool=False, # a draw for each frame instead of one for the clip?
+    ):
+        super().__init__()
+        self.light, self.contrast, self.saturation, self.hue, self.p, self.per_frame = light, contrast, saturation, hue, p, per_frame
+
+    def draw(self,
+        T:int, # frames of the clip
+    )->Tensor: # a matrix and an offset for each frame, (T,3,4)
+        "Draw for one clip"
+        n = T if self.per_frame else 1
+        change, place = torch.rand(4, n) < self.p, torch.rand(4, n)
+        between = lambda k, low, high, none: torch.where(change[k], low + (high-low)*place[k], torch.full((n,), none))
+        hue = self.hue*torch.pi/180
+        matrix, offset = color_matrices(between(0, -self.light, self.light, 0.), between(1, *self.contrast, 1.), between(2, *self.saturation, 1.), between(3, -hue, hue, 0.))
+        return torch.cat([matrix, offset[:, None, None].expand(n, 3, 1)], 2).expand(T, 3, 4).contiguous()
+
+    def encodes(self,
+        batch, # frames (B,T,3,H,W) uint8, perhaps masks, and last what `draw` gave, (B,T,3,4)
+    ): # frames float, 0..255, and the masks
+        "Change the colors"
+        return (self._change(batch[0], batch[-1]), *batch[1:-1])
+
+# %% ../nbs/04_augment.ipynb #c057
+def _filled(frames, fill):
+    "(rows, columns) of (3,H,W) that PadClip has filled, as numbers of pixels at the bottom and at the right"
+    if not bool((frames[:, -1, -1] == fill).all()): return 0, 0
+    same = (frames == fill[:, None, None]).all(0)                       # (H,W)
+    rows, columns = same.all(1).flip(0).int(), same.all(0).flip(0).int()
+    return int(rows.cumprod(0).sum()), int(columns.cumprod(0).sum())
+
+@patch
+def _change(self:ColorClip, frames, drawn):
+    "Frames (B,T,3,H,W) uint8 with other colors, float"
+    B, T, C, H, W = frames.shape                                        # clips, frames, colors, height, width
+    drawn = drawn.to(frames.device).view(B*T, 3, 4)
+    changed = torch.baddbmm(drawn[..., 3:], drawn[..., :3], frames.reshape(B*T, C, H*W).float()).clamp_(0, 255).view(B, T, C, H, W)
+    fill = torch.tensor([round(255*m) for m in _MEAN], device=frames.device, dtype=torch.uint8)
+    for clip, old in zip(changed, frames):
+        rows, columns = _filled(old[0], fill)
+        if rows: clip[..., H-rows:, :] = fill.view(3, 1, 1)
+        if columns: clip[..., W-columns:] = fill.view(3, 1, 1)
+    return changed
+
+# %% ../nbs/04_augment.ipynb #c062
 def _as_frame(frame):
     "One frame as a tensor (3,H,W) of bytes: from a path, a record, a PIL picture, an array (H,W,3) or a tensor (3,H,W)"
     if isinstance(frame, FrameRecord): return read_frame(frame.path)
@@ -198,7 +276,7 @@ def _as_frame(frame):
         raise ValueError(f'expected a frame of bytes (3,H,W) or (H,W,3), got {tuple(frame.shape)} {frame.dtype}; floats in 0..1 become bytes by (255*x).round().byte()')
     return frame.as_subclass(Tensor)
 
-# %% ../nbs/04_augment.ipynb #c053
+# %% ../nbs/04_augment.ipynb #c064
 def load_clip(
     clip, # frames in order: a list of paths, records, pictures or arrays, or one array (T,H,W,3) or tensor (T,3,H,W), bytes
 )->Tensor: # frames, (T,3,H,W), uint8
@@ -208,7 +286,7 @@ def load_clip(
     if len(sizes) != 1: raise ValueError(f'expected frames of one size, got {sizes or "no frames"} (height, width)')
     return torch.stack(frames)
 
-# %% ../nbs/04_augment.ipynb #c055
+# %% ../nbs/04_augment.ipynb #c066
 class ClipItems:
     "Clips and the transform that prepares them; other attributes, such as `items` and `index`, are those of `clips`"
     n_inp = 1
@@ -216,32 +294,75 @@ class ClipItems:
         clips, # dataset of (frames, masks), or a list of clips as `load_clip` takes them
         transform=None, # (Video) -> Video, or (Video, Mask) -> (Video, Mask)
         with_masks:bool=True, # do `clips` hold masks?
-    ): self.clips, self.transform, self.with_masks = clips, transform, with_masks
+        color=None, # a `ColorClip`: draw for each clip; the draw comes last in the sample
+    ): self.clips, self.transform, self.with_masks, self.color = clips, transform, with_masks, color
 
     def __getattr__(self, name):
         if name.startswith('_') or name == 'clips': raise AttributeError(name)
         return getattr(self.clips, name)
 
-# %% ../nbs/04_augment.ipynb #c058
+# %% ../nbs/04_augment.ipynb #c069
+def _together(views):
+    "Frames (3,H,W) as one tensor (T,3,H,W), the colors of a pixel side by side"
+    return torch.stack([view.permute(1, 2, 0) for view in views]).permute(0, 3, 1, 2)
+
+@patch
+def on_views(
+    self:RandomScaleCrop, # the transform
+    frames:list, # T frames (3,H,W), uint8
+    masks:list, # T masks (H,W), uint8
+)->tuple: # Video (T,3,h,w), Mask (T,h,w)
+    "Like calling it with the whole clip, but only the window is copied"
+    drawn = self._draw(*frames[0].shape[1:], masks[-1])
+    top, left, h, w = drawn['window']
+    cut = _together([f[:, top:top+h, left:left+w] for f in frames]), torch.stack([m[top:top+h, left:left+w] for m in masks])
+    return _resize(tv_tensors.Video(cut[0]), drawn['size']), _resize(tv_tensors.Mask(cut[1]), drawn['size'])
+
+@patch
+def on_views(
+    self:ResizeClip, # the transform
+    frames:list, # T frames (3,H,W), uint8
+    masks:list, # T masks (H,W), uint8
+)->tuple: # Video (T,3,h,w), Mask (T,h,w)
+    "Like calling it with the whole clip, but frame by frame"
+    small = [self(tv_tensors.Video(_together([f])), tv_tensors.Mask(m[None])) for f, m in zip(frames, masks)]
+    return tv_tensors.Video(torch.cat([f for f, _ in small])), tv_tensors.Mask(torch.cat([m for _, m in small]))
+
+# %% ../nbs/04_augment.ipynb #c072
 @patch
 def __len__(self:ClipItems): return len(self.clips)
 
 @patch
+def _from_views(self:ClipItems, i):
+    "Clip `i` through the transform, whose first step takes views"
+    first, *rest = getattr(self.transform, 'transforms', [self.transform])
+    clip = first.on_views(*self.clips.views(i))
+    for step in rest: clip = step(*clip)
+    return self._with_color(tuple(x.as_subclass(Tensor).contiguous() for x in clip))
+
+@patch
+def _with_color(self:ClipItems, sample):
+    "The sample, and a draw of colors if these are wanted"
+    return sample if self.color is None else (*sample, self.color.draw(len(sample[0])))
+
+@patch
 def __getitem__(self:ClipItems, i):
+    first = getattr(self.transform, 'transforms', [self.transform])[0]
+    if self.with_masks and hasattr(first, 'on_views') and hasattr(self.clips, 'views') and self.clips.transform is None: return self._from_views(i)
     frames, masks = self.clips[i] if self.with_masks else (self.clips[i], None)
     clip = (tv_tensors.Video(load_clip(frames)),) + ((tv_tensors.Mask(masks),) if self.with_masks else ())
     if self.transform is not None: clip = self.transform(*clip)
-    return tuple(x.as_subclass(Tensor) for x in (clip if isinstance(clip, tuple) else (clip,)))
+    return self._with_color(tuple(x.as_subclass(Tensor) for x in (clip if isinstance(clip, tuple) else (clip,))))
 
-# %% ../nbs/04_augment.ipynb #c060
+# %% ../nbs/04_augment.ipynb #c074
 @patch
 def new_empty(
     self:ClipItems, # the clips
 )->ClipItems: # no clips, same transform
     "What remains of the data when a learner is exported"
-    return ClipItems([], self.transform, self.with_masks)
+    return ClipItems([], self.transform, self.with_masks, self.color)
 
-# %% ../nbs/04_augment.ipynb #c063
+# %% ../nbs/04_augment.ipynb #c077
 class NormalizeClip(ItemTransform):
     "Frames: bytes to floats, minus mean, divided by deviation. Masks: to int64. On whatever device the batch is"
     order, parameters, _retain = 99, L('mean', 'std'), False        # `parameters` move to the loader's device
@@ -253,12 +374,12 @@ class NormalizeClip(ItemTransform):
         self.mean, self.std = (torch.tensor(v).view(3, 1, 1) for v in (mean, std))
 
     def encodes(self,
-        batch, # frames (B,T,3,H,W) uint8, and masks (B,T,H,W) uint8 if there are any
+        batch, # frames (B,T,3,H,W) uint8 (or float 0..255 as `ColorClip` gives them, changed in place), and masks (B,T,H,W) uint8 if there are any
     ): # frames float32, masks int64
         "For the network"
         frames, *masks = batch
         mean, std = (255*v.to(frames.device) for v in (self.mean, self.std))
-        return (frames.float().sub(mean).div_(std), *(m.long() for m in masks))
+        return (frames.float().sub_(mean).div_(std), *(m.long() for m in masks))
 
     def decodes(self,
         batch, # frames (B,T,3,H,W) float, and anything else
@@ -268,7 +389,7 @@ class NormalizeClip(ItemTransform):
         mean, std = (v.to(frames.device) for v in (self.mean, self.std))
         return ((frames*std + mean).mul(255).round().clamp(0, 255).byte(), *masks)
 
-# %% ../nbs/04_augment.ipynb #c066
+# %% ../nbs/04_augment.ipynb #c080
 @contextmanager
 def _own_random(seed):
     "Inside, the random states of torch (CPU), numpy and Python start from `seed`; outside, nothing has changed"
@@ -277,7 +398,7 @@ def _own_random(seed):
     try: yield
     finally: torch.set_rng_state(states[0]); np.random.set_state(states[1]); random.setstate(states[2])
 
-# %% ../nbs/04_augment.ipynb #c070
+# %% ../nbs/04_augment.ipynb #c084
 class ClipDL(TfmdDL):
     "A fastai loader for clips: batches are plain tensors, frames (B,T,3,H,W) and masks (B,T,H,W)"
     def __init__(self,
@@ -296,7 +417,7 @@ class ClipDL(TfmdDL):
         if seed is not None: self.rng = random.Random(seed)
         self.draw, self.drawn = 0, []
 
-# %% ../nbs/04_augment.ipynb #c073
+# %% ../nbs/04_augment.ipynb #c087
 @patch(as_prop=True)
 def c(
     self:ClipDL, # the loader
@@ -311,7 +432,7 @@ def vocab(
     "The names of the classes, in the order of their train ids"
     return L(self.labels.classes)
 
-# %% ../nbs/04_augment.ipynb #c076
+# %% ../nbs/04_augment.ipynb #c090
 @patch
 def new(
     self:ClipDL, # the loader
@@ -322,7 +443,7 @@ def new(
     "Like this one, but for what is given"
     return TfmdDL.new(self, dataset, cls, **{**self.about, **kwargs})
 
-# %% ../nbs/04_augment.ipynb #c079
+# %% ../nbs/04_augment.ipynb #c093
 @patch
 def randomize(
     self:ClipDL, # the loader
@@ -331,7 +452,7 @@ def randomize(
     TfmdDL.randomize(self)
     self.draw, self.drawn = self.rng.getrandbits(40), []
 
-# %% ../nbs/04_augment.ipynb #c081
+# %% ../nbs/04_augment.ipynb #c095
 @patch
 def create_item(
     self:ClipDL, # the loader
@@ -341,7 +462,7 @@ def create_item(
     self.drawn.append(s)
     with _own_random((self.draw + 1_000_003*(s or 0)) % 2**63): return TfmdDL.create_item(self, s)
 
-# %% ../nbs/04_augment.ipynb #c084
+# %% ../nbs/04_augment.ipynb #c098
 def _check_batch(samples):
     "Raise ValueError if the clips of a batch differ in length or size"
     shapes = [tuple(sample[0].shape) for sample in samples]
@@ -350,7 +471,7 @@ def _check_batch(samples):
     if len(sizes) > 1: raise ValueError(f'frames of {", ".join(map(str, sizes))} (height, width) in one batch: give a size, so that they are resized, or bs=1')
 
 
-# %% ../nbs/04_augment.ipynb #c086
+# %% ../nbs/04_augment.ipynb #c100
 @patch
 def create_batch(
     self:ClipDL, # the loader
@@ -360,13 +481,34 @@ def create_batch(
     _check_batch(b)
     return TfmdDL.create_batch(self, b)
 
-# %% ../nbs/04_augment.ipynb #c089
+# %% ../nbs/04_augment.ipynb #c103
+@patch
+def unreadable(
+    self:ClipDL, # the loader
+)->dict: # path -> how often it was replaced
+    "Files that could not be read and were replaced, in any process, since the dataset was made"
+    faults = getattr(self.dataset, 'faults', None)
+    return {} if faults is None else faults.found()
+
+@patch
+def after_iter(
+    self:ClipDL, # the loader
+    *args, # not used; fastai passes them
+    **kwargs, # not used
+):
+    "At the end of an epoch: warn about files that were replaced for the first time"
+    found, told = self.unreadable(), self.__dict__.setdefault('told', set())
+    new = sorted(set(found)-told)
+    told.update(new)
+    if new: warnings.warn(f'{len(new)} files could not be read and were replaced, such as {", ".join(new[:3])}; see unreadable() for all, check_dataset says what is wrong')
+
+# %% ../nbs/04_augment.ipynb #c106
 def _clip_names(dataset, i):
     "Names of the frames of clip `i`, such as aachen_000000_000019, or numbers if the clip has no records"
     try: return [record.name.replace('_', ' ') for record in dataset.items[i]]
     except (AttributeError, TypeError, IndexError): return None
 
-# %% ../nbs/04_augment.ipynb #c091
+# %% ../nbs/04_augment.ipynb #c108
 @patch
 def one_batch(
     self:ClipDL, # the loader
@@ -376,13 +518,13 @@ def one_batch(
     batch[0].clip_names = [_clip_names(self.dataset, i or 0) for i in self.drawn[-len(batch[0]):]]
     return batch
 
-# %% ../nbs/04_augment.ipynb #c094
+# %% ../nbs/04_augment.ipynb #c111
 def _rows(n, ctxs=None, columns=3):
     "`n` rows of axes"
     import matplotlib.pyplot as plt
     return plt.subplots(n, columns, figsize=(11, 2*n), squeeze=False, layout='constrained')[1] if ctxs is None else ctxs
 
-# %% ../nbs/04_augment.ipynb #c096
+# %% ../nbs/04_augment.ipynb #c113
 @patch
 def show_batch(
     self:ClipDL, # the loader
@@ -401,7 +543,7 @@ def show_batch(
     masks = masks[0] if masks else torch.full_like(frames[:, :, 0], self.labels.ignore_index)
     for row, clip, mask, titles in zip(_rows(n, ctxs), frames, masks, names): show_clip(clip, mask, self.labels, row, titles)
 
-# %% ../nbs/04_augment.ipynb #c099
+# %% ../nbs/04_augment.ipynb #c116
 def _same_clip_batch(dl, n):
     "A batch of `n` times the first clip, each with a draw of its own"
     samples = []
@@ -411,7 +553,7 @@ def _same_clip_batch(dl, n):
     batch = dl.do_batch(samples)
     return dl.after_batch(tuple(x if dl.device is None else x.to(dl.device) for x in batch))
 
-# %% ../nbs/04_augment.ipynb #c102
+# %% ../nbs/04_augment.ipynb #c119
 @patch
 def show_results(
     self:ClipDL, # the loader
@@ -432,18 +574,18 @@ def show_results(
                     'prediction': self.labels.overlay(frame, out[k].cpu())}
         for ax, (title, picture) in zip(row, pictures.items()): ax.imshow(picture); ax.set_title(title, fontsize=10); ax.axis('off')
 
-# %% ../nbs/04_augment.ipynb #c105
+# %% ../nbs/04_augment.ipynb #c122
 class ClipDataLoaders(DataLoaders):
     "Loaders of clips for training and validation; `labels`, `c`, `vocab`, `dilation`, `size` and `missing` tell what is in them"
 
-def _augmentation(aug, size, color_per_frame, ignore_index):
+def _augmentation(aug, size, color_per_frame, ignore_index, color=True):
     "What `aug` means: 'published', 'none' or None, or any function of (frames, masks)"
-    if aug == 'published': return published_augmentation(size, color_per_frame=color_per_frame, ignore_index=ignore_index)
+    if aug == 'published': return published_augmentation(size, color_per_frame=color_per_frame, ignore_index=ignore_index, color=color)
     if aug is None or aug == 'none': return ResizeClip(size)
     if not callable(aug): raise ValueError(f"aug={aug!r}: expected 'published', 'none', or a function (frames, masks) -> (frames, masks)")
     return v2.Compose([aug, ResizeClip(size)])
 
-# %% ../nbs/04_augment.ipynb #c107
+# %% ../nbs/04_augment.ipynb #c124
 @patch(cls_method=True)
 def from_datasets(
     cls:ClipDataLoaders, # the class
@@ -454,6 +596,7 @@ def from_datasets(
     val_bs:int=None, # clips in a validation batch; None: `bs`
     aug='published', # 'published', 'none', or a function (Video, Mask) -> (Video, Mask), such as `published_augmentation(size, ratio=(1, 1.5))`
     color_per_frame:bool=False, # with 'published': draw colors for each frame instead of once per clip?
+    color:str='batch', # with 'published', where colors are changed: 'batch' (`ColorClip`, on the device), 'worker' (`photometric_distortion`) or 'none'
     labels:LabelSet=None, # classes; None: those of `train_ds`, or else of Cityscapes
     num_workers:int=None, # processes that read ahead; 0: none; None: one per processor, at most 8
     seed:int=None, # fixes order and draws; None: fastai's random state (`set_seed`)
@@ -466,17 +609,49 @@ def from_datasets(
     size = tuple(size or train_ds[0][0].shape[-2:])
     common = dict(labels=labels, size=size, dilation=getattr(train_ds, 'dilation', None), missing=getattr(train_ds, 'missing', 'mirror'), seed=seed,
                   num_workers=min(8, defaults.cpus) if num_workers is None else num_workers) | dict(pin_memory=torch.cuda.is_available()) | kwargs
-    train = ClipItems(train_ds, _augmentation(aug, size, color_per_frame, labels.ignore_index))
-    loaders = [ClipDL(train, bs, shuffle=True, drop_last=len(train) >= bs, after_batch=NormalizeClip(), **common),
+    if color not in ('batch', 'worker', 'none'): raise ValueError(f"color={color!r}: expected 'batch', 'worker' or 'none'")
+    colors = [ColorClip(per_frame=color_per_frame)] if aug == 'published' and color == 'batch' else []
+    train = ClipItems(train_ds, _augmentation(aug, size, color_per_frame, labels.ignore_index, color == 'worker'), color=colors[0] if colors else None)
+    loaders = [ClipDL(train, bs, shuffle=True, drop_last=len(train) >= bs, after_batch=[*colors, NormalizeClip()], **common),
                ClipDL(ClipItems(valid_ds, ResizeClip(size)), val_bs or bs, after_batch=NormalizeClip(), **common)]
     return cls(*loaders, path=path, device=device or default_device())
 
-# %% ../nbs/04_augment.ipynb #c110
+# %% ../nbs/04_augment.ipynb #c125
+@patch
+def unreadable(
+    self:ClipDataLoaders, # the loaders
+)->dict: # path -> how often it was replaced
+    "Files of all loaders that could not be read and were replaced, for a report at the end of a training"
+    return {path: n for dl in self.loaders for path, n in dl.unreadable().items()}
+
+# %% ../nbs/04_augment.ipynb #c128
+@patch(cls_method=True)
+def from_index(
+    cls:ClipDataLoaders, # the class
+    train:FrameIndex, # frames to train on
+    valid:FrameIndex, # frames to validate on
+    dilation=None, # offsets of the neighbours in frame numbers; None: the usual ones of the layout
+    dilation_seconds=None, # the same in seconds, instead of `dilation`
+    val_dilation=None, # offsets for validation; None: the same as for training
+    missing:str='mirror', # neighbours that are not there: 'mirror', 'repeat', 'drop' or 'error'
+    cache=0, # decoded pictures to remember: a number of them, in each process, or an amount such as '2GB', shared by all processes
+    unreadable:str='raise', # pictures that cannot be read: 'raise' (naming the file) or 'replace' (and count)
+    **kwargs, # further options of `from_datasets`: size, bs, aug, num_workers, seed, ...
+)->ClipDataLoaders: # training and validation loader
+    "Loaders from two indexes; raises `ValueError` if a recording is in both, or the neighbours make no sense"
+    check_disjoint(train, valid)
+    if dilation_seconds is not None and dilation is not None: raise ValueError(f'dilation={dilation!r} and dilation_seconds={dilation_seconds!r}: give one of them')
+    if dilation_seconds is not None: dilation = seconds_to_frames(dilation_seconds, train.rate)
+    if dilation is None: dilation = layouts[train.layout or 'cityscapes'].dilation
+    datasets = [ClipDataset(index, d, missing, cache=cache, unreadable=unreadable) for index, d in ((train, dilation), (valid, dilation if val_dilation is None else val_dilation))]
+    return cls.from_datasets(*datasets, **kwargs)
+
+# %% ../nbs/04_augment.ipynb #c131
 @patch(cls_method=True)
 def from_cityscapes(
     cls:ClipDataLoaders, # the class
-    path, # folder with leftImg8bit/{train,val} and gtFine/{train,val}
-    dilation=(-9,-6,-3), # offsets of the neighbours in frame numbers
+    path, # folder with leftImg8bit (or leftImg8bit_sequence) and gtFine, each with {train,val}
+    dilation=None, # offsets of the neighbours in frame numbers, default [-9,-6,-3]; or `dilation_seconds`
     size:tuple=(512,1024), # height and width for the network, pixels
     bs:int=2, # clips in a batch
     missing:str='mirror', # neighbours that are not there: 'mirror', 'repeat', 'drop' or 'error'
@@ -484,15 +659,187 @@ def from_cityscapes(
     labels:LabelSet=None, # classes; None: Cityscapes
     num_workers:int=None, # processes that read ahead; None: one per processor, at most 8
     seed:int=None, # fixes order and draws
-    cache:int=0, # decoded pictures to remember, in each process
-    **kwargs, # further options of `from_datasets`
+    cache=0, # decoded pictures to remember: a number of them, in each process, or an amount such as '2GB', shared by all processes
+    **kwargs, # further options of `from_index` and `from_datasets`
 )->ClipDataLoaders: # loaders of the splits train and val
-    "Loaders from a dataset on disk, as `organize_frames` and `make_toycity` write it"
-    indexes = [FrameIndex(path, split=split, labels=labels or cityscapes_labels) for split in ('train', 'val')]
-    datasets = [ClipDataset(index, dilation, missing, cache=cache) for index in indexes]
-    return cls.from_datasets(*datasets, size=size, bs=bs, aug=aug, num_workers=num_workers, seed=seed, **kwargs)
+    "Loaders from a dataset on disk, as `organize_frames` and `make_toycity` write it, or as Cityscapes ships it"
+    indexes = [FrameIndex(path, split, labels, layout='cityscapes') for split in ('train', 'val')]
+    return cls.from_index(*indexes, dilation=dilation, missing=missing, cache=cache, size=size, bs=bs, aug=aug, num_workers=num_workers, seed=seed, **kwargs)
 
-# %% ../nbs/04_augment.ipynb #c115
+# %% ../nbs/04_augment.ipynb #c136
+@patch(cls_method=True)
+def from_camvid(
+    cls:ClipDataLoaders, # the class
+    path, # folder: SegNet's copy ({train,val,test} and {train,val,test}annot), or fastai's (images, labels, codes.txt, valid.txt)
+    dilation=None, # offsets of the neighbours in frame numbers at 30 Hz, default [-90,-60,-30]; or `dilation_seconds`
+    size:tuple=(360,480), # height and width for the network, pixels
+    bs:int=2, # clips in a batch
+    missing:str='mirror', # neighbours that are not there: 'mirror', 'repeat', 'drop' or 'error'
+    aug='published', # augmentation of training clips: 'published', 'none' or a function
+    labels:LabelSet=None, # classes; None: CamVid's eleven
+    num_workers:int=None, # processes that read ahead; None: one per processor, at most 8
+    seed:int=None, # fixes order and draws
+    cache=0, # decoded pictures to remember: a number of them, in each process, or an amount such as '2GB', shared by all processes
+    split:str='published', # 'published', or 'recording': no recording of which a part validates or tests is trained on
+    **kwargs, # further options of `from_index` and `from_datasets`
+)->ClipDataLoaders: # loaders of the splits train and val
+    "Loaders from CamVid; raises `ValueError` if `path` holds something else"
+    train, valid = (FrameIndex(path, name, labels, layout=_layout_of(path, 'camvid', 'camvid32')) for name in ('train', 'val'))
+    if split not in ('published', 'recording'): raise ValueError(f"split={split!r}: expected 'published' or 'recording'")
+    if split == 'recording': train = _without_divided(train)
+    return cls.from_index(train, valid, dilation=dilation, missing=missing, cache=cache, size=size, bs=bs, aug=aug, num_workers=num_workers, seed=seed, **kwargs)
+
+def _layout_of(path, *wanted):
+    "The layout of a folder, which must be one of those wanted"
+    found = find_layout(path)
+    if found not in wanted: raise ValueError(f'{path} looks like {layouts[found].says} ({found}), not like {layouts[wanted[0]].says}; ClipDataLoaders.from_path takes any of them')
+    return found
+
+def _without_divided(train):
+    "The index without the recordings of which another split has a part"
+    divided = {note.split(' ')[0] for note in train.notes if 'is divided' in note}
+    left = [sequence for sequence in train.sequences if sequence not in divided]
+    if not left: raise ValueError(f'every recording ({", ".join(train.sequences)}) is divided between the splits, nothing is left to train on')
+    return train.subset(left)
+
+# %% ../nbs/04_augment.ipynb #c139
+@patch(cls_method=True)
+def from_vspw(
+    cls:ClipDataLoaders, # the class
+    path, # folder with data/VIDEO/{origin,mask} and train.txt, val.txt
+    dilation=None, # offsets of the neighbours in frames of the video, default [-9,-6,-3]; or `dilation_seconds`
+    size:tuple=(480,853), # height and width for the network, pixels
+    bs:int=2, # clips in a batch
+    missing:str='mirror', # neighbours that are not there: 'mirror', 'repeat', 'drop' or 'error'
+    aug='published', # augmentation of training clips: 'published', 'none' or a function
+    labels:LabelSet=None, # classes; None: those of VSPW
+    num_workers:int=None, # processes that read ahead; None: one per processor, at most 8
+    seed:int=None, # fixes order and draws
+    cache=0, # decoded pictures to remember: a number of them, in each process, or an amount such as '2GB', shared by all processes
+    **kwargs, # further options of `from_index` and `from_datasets`
+)->ClipDataLoaders: # loaders of the splits train and val
+    "Loaders from VSPW; raises `ValueError` if `path` holds something else"
+    train, valid = (FrameIndex(path, split, labels, layout=_layout_of(path, 'vspw')) for split in ('train', 'val'))
+    if dilation is None and 'dilation_seconds' not in kwargs: dilation = layouts['vspw'].dilation
+    if dilation is not None: dilation = [d*train.step for d in dilation]
+    return cls.from_index(train, valid, dilation=dilation, missing=missing, cache=cache, size=size, bs=bs, aug=aug, num_workers=num_workers, seed=seed, **kwargs)
+
+# %% ../nbs/04_augment.ipynb #c142
+def _as_labels(labels):
+    "A label set from one, from class names, from a JSON file, or None"
+    if labels is None or isinstance(labels, LabelSet): return labels
+    if isinstance(labels, (str, Path)): return LabelSet.from_dict(json.loads(Path(labels).read_text()))
+    return LabelSet('own', list(labels), spread_colors(len(labels)))
+
+@patch(cls_method=True)
+def from_folder(
+    cls:ClipDataLoaders, # the class
+    path, # folder with VIDEO/frames and VIDEO/masks, perhaps below train and val, and labels.json
+    labels=None, # classes: a `LabelSet`, a list of names for the values 0, 1, 2 ..., or a JSON file; None: path/labels.json
+    dilation=None, # offsets of the neighbours in frame numbers, default [-9,-6,-3]; or `dilation_seconds`, with `rate`
+    size:tuple=None, # height and width for the network, pixels; None: those of the first frame
+    bs:int=2, # clips in a batch
+    missing:str='mirror', # neighbours that are not there: 'mirror', 'repeat', 'drop' or 'error'
+    aug='published', # augmentation of training clips: 'published', 'none' or a function
+    num_workers:int=None, # processes that read ahead; None: one per processor, at most 8
+    seed:int=None, # fixes order and draws
+    cache=0, # decoded pictures to remember: a number of them, in each process, or an amount such as '2GB', shared by all processes
+    val:float=0.2, # share of the videos that validate, if there are no folders train and val, 0..1
+    split_seed:int=None, # chooses these videos; None: evenly spread over the sorted names
+    rate:float=None, # frames per second of the videos, for `dilation_seconds`
+    **kwargs, # further options of `from_index` and `from_datasets`
+)->ClipDataLoaders: # loaders of two groups of videos
+    "Loaders from videos of your own; raises `ValueError` if nobody says what the classes are, or there is only one video"
+    index = FrameIndex(path, labels=_as_labels(labels), layout='folder', rate=rate)
+    splits = {record.split for record in index.records}
+    indexes = index.divide(val, split_seed) if splits == {None} else [FrameIndex(path, split, index.labels, layout='folder', rate=rate) for split in ('train', 'val')]
+    return cls.from_index(*indexes, dilation=dilation, missing=missing, cache=cache, size=size, bs=bs, aug=aug, num_workers=num_workers, seed=seed, **kwargs)
+
+# %% ../nbs/04_augment.ipynb #c145
+@patch(cls_method=True)
+def from_path(
+    cls:ClipDataLoaders, # the class
+    path, # folder of a data set in any layout that `find_layout` knows
+    **kwargs, # options of the loader that fits: dilation, size, bs, missing, aug, labels, num_workers, seed, cache, ...
+)->ClipDataLoaders: # training and validation loader
+    "Loaders from a folder in any known layout"
+    makers = dict(cityscapes=cls.from_cityscapes, camvid=cls.from_camvid, camvid32=cls.from_camvid, vspw=cls.from_vspw, folder=cls.from_folder)
+    return makers[find_layout(path)](path, **kwargs)
+
+# %% ../nbs/04_augment.ipynb #c148
+class PlainClips(torch.utils.data.Dataset):
+    "The plain pipeline, for comparison: Pillow and torchvision, frame by frame, nothing remembered; gives (frames float normalised, masks int64)"
+    def __init__(self,
+        clips:ClipDataset, # which frames
+        size:tuple, # height and width, pixels
+        color:bool=True, # with color changes?
+    ): self.clips, self.size, self.color = clips, size, color
+
+    def __len__(self): return len(self.clips.items)
+
+    def __getitem__(self, i):
+        records, (h, w), color = self.clips.items[i], self.size, v2.ColorJitter(32/255, 0.5, 0.5, 0.1)
+        with Image.open(records[-1].path) as picture: W, H = picture.size
+        scale = random.uniform(0.5, 2)*min(h/H, w/W)
+        zoomed, flip, state = (max(round(H*scale), h), max(round(W*scale), w)), random.random() < 0.5, torch.get_rng_state()
+        place = [random.randint(0, have-want) for have, want in zip(zoomed, self.size)]
+        frames, masks = [], []
+        for record in records:
+            frame = Image.open(record.path).convert('RGB').resize(zoomed[::-1], Image.BILINEAR)
+            mask = Image.open(record.label).resize(zoomed[::-1], Image.NEAREST) if record.label else Image.new('L', zoomed[::-1], 255)
+            frame, mask = (TF.crop(x, *place, h, w) for x in (frame, mask))
+            if flip: frame, mask = TF.hflip(frame), TF.hflip(mask)
+            torch.set_rng_state(state)                                          # the same colors for every frame
+            frames.append(TF.normalize(TF.to_dtype(TF.to_image(color(frame) if self.color else frame), scale=True), _MEAN, _STD))
+            masks.append(torch.from_numpy(np.array(mask)).long())
+        return torch.stack(frames), torch.stack(masks)
+
+# %% ../nbs/04_augment.ipynb #c151
+def _clips_per_second(loader):
+    "Clips per second of one pass, workers' start included"
+    start = time.perf_counter()
+    n = sum(len(batch[0]) for batch in loader)
+    return n/(time.perf_counter()-start)
+
+def _bench_loaders(index, dilation, size, bs, num_workers, cache, clips):
+    "Name -> function that makes a loader for one pass"
+    def few(**options):
+        data = ClipDataset(index, dilation, **options)
+        data.items = data.items[:clips]
+        return data
+    plain = lambda color: torch.utils.data.DataLoader(PlainClips(few(), size, color), bs, shuffle=True, num_workers=num_workers)
+    full = few(cache=cache)
+    for item in full.items: [full._read(record) for record in item]
+    ours = lambda data, after: ClipDL(ClipItems(data, published_augmentation(size, color=False), color=ColorClip()), bs, shuffle=True, num_workers=num_workers, after_batch=after, device='cpu')
+    steps = lambda: [ColorClip(), NormalizeClip()]
+    return {'plain': lambda: plain(True), 'plain, without color': lambda: plain(False), 'segvid': lambda: ours(few(), steps()),
+            'segvid, first epoch': lambda: ours(few(cache=cache), steps()), 'segvid, next epochs': lambda: ours(full, steps()),
+            'segvid, next epochs, batch work left to the GPU': lambda: ours(full, [])}
+
+# %% ../nbs/04_augment.ipynb #c153
+def loader_bench(
+    path, # folder of a data set in any layout that `find_layout` knows
+    size:tuple=(512,1024), # height and width for the network, pixels
+    bs:int=2, # clips in a batch
+    num_workers:int=2, # processes that read ahead
+    clips:int=24, # clips in a pass, the first of the training split
+    turns:int=3, # passes of each kind, by turns
+    dilation=None, # offsets of the neighbours; None: the usual ones of the layout
+    cache:str='2GB', # memory for decoded pictures
+)->dict: # clips, workers, frame size; `clips_per_second`: kind -> median, low, high; `ratio`: kind -> the same, against the plain pipeline in the same turn
+    "Clips per second of `ClipDataLoaders` against the plain pipeline, in alternation, on the processor alone"
+    index = FrameIndex(path, 'train')
+    makers = _bench_loaders(index, layouts[index.layout].dilation if dilation is None else dilation, size, bs, num_workers, cache, clips)
+    speeds = {name: [] for name in makers}
+    for _ in range(turns):
+        for name, make in makers.items(): speeds[name].append(_clips_per_second(make()))
+    told = lambda values: dict(median=float(np.median(values)), low=float(min(values)), high=float(max(values)))
+    ratio = {name: told([a/b for a, b in zip(values, speeds['plain'])]) for name, values in speeds.items() if name != 'plain'}
+    with Image.open(index.records[0].path) as picture: frame = picture.size[::-1]
+    return dict(clips=min(clips, len(index.labelled)), frame=list(frame), size=list(size), bs=bs, num_workers=num_workers, turns=turns, cache=cache,
+                clips_per_second={name: told(values) for name, values in speeds.items()}, ratio=ratio)
+
+# %% ../nbs/04_augment.ipynb #c156
 @patch
 def test_dl(
     self:ClipDataLoaders, # the loaders
@@ -506,7 +853,7 @@ def test_dl(
     items = ClipItems(test_items, self.valid.dataset.transform, with_labels)
     return self.valid.new(items, **{**dict(shuffle=False, drop_last=False), **kwargs})
 
-# %% ../nbs/04_augment.ipynb #c122
+# %% ../nbs/04_augment.ipynb #c163
 def load_masks(
     clip, # masks in order: a list of frame records, label files (None: no label) or arrays (H,W)
     labels:LabelSet=cityscapes_labels, # classes and numberings of the files
@@ -522,7 +869,7 @@ def load_masks(
     empty = torch.full_like(next(m for m in masks if m is not None), labels.ignore_index)
     return torch.stack([empty if m is None else m for m in masks])
 
-# %% ../nbs/04_augment.ipynb #c124
+# %% ../nbs/04_augment.ipynb #c165
 class _LoadClip(Transform):
     "`load_clip` as a fastai transform"
     def encodes(self,
@@ -540,7 +887,7 @@ class _LoadMasks(Transform):
         clip, # anything that `load_masks` takes
     ): return tv_tensors.Mask(load_masks(clip, self.labels))
 
-# %% ../nbs/04_augment.ipynb #c126
+# %% ../nbs/04_augment.ipynb #c167
 def ClipBlock(
     mean=_MEAN, # mean of red, green, blue, 0..1
     std=_STD, # their standard deviation, 0..1
@@ -548,14 +895,14 @@ def ClipBlock(
     "The frames of a clip: a list of records or paths becomes a video, batches are normalised"
     return TransformBlock(type_tfms=_LoadClip(), batch_tfms=NormalizeClip(mean, std), dl_type=ClipDL)
 
-# %% ../nbs/04_augment.ipynb #c128
+# %% ../nbs/04_augment.ipynb #c169
 def ClipMaskBlock(
     labels:LabelSet=cityscapes_labels, # classes and numberings of the label files
 )->TransformBlock: # block for `DataBlock`
     "The masks of a clip: a list of records or label files becomes masks"
     return TransformBlock(type_tfms=_LoadMasks(labels), dls_kwargs=dict(labels=labels))
 
-# %% ../nbs/04_augment.ipynb #c130
+# %% ../nbs/04_augment.ipynb #c171
 class ClipTransform(ItemTransform):
     "Transforms of torchvision's kind for a sample (frames, masks): one for training, one for everything else"
     _retain = False

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['pixel_losses', 'loss_terms', 'ClipLoss', 'confusion_ref', 'confusion_matrix', 'as_masks', 'MeanIoU',
-           'video_consistency_ref', 'run_lengths', 'VideoConsistency', 'flicker_map']
+           'video_consistency_ref', 'run_lengths', 'VideoConsistency', 'flicker_map', 'boundary_ref', 'boundary',
+           'BoundaryIoU']
 
 # %% ../nbs/09_metrics.ipynb #c006
 from collections.abc import Sequence
@@ -441,3 +442,75 @@ def flicker_map(
     stays = (truth[1:] == truth[:-1]) & (truth[1:] != ignore_index)   # (T-1, H, W)
     changes = stays & (pred[1:] != pred[:-1])
     return changes.sum(0)/stays.sum(0)
+
+# %% ../nbs/09_metrics.ipynb #c115
+def boundary_ref(
+    mask:Tensor, # classes, (H, W), int
+    distance:int=2, # pixels up to which a pixel is near
+    ignore_index:int=255, # label of pixels that make no outline
+)->Tensor: # which pixels are near an outline, (H, W), bool
+    "Pixels with another class in the square around them: slow, to compare with (Cheng et al., Boundary IoU, CVPR 2021)."
+    near, (H, W) = torch.zeros(mask.shape, dtype=torch.bool), mask.shape
+    for y in range(H):
+        for x in range(W):
+            around = mask[max(0, y - distance):y + distance + 1, max(0, x - distance):x + distance + 1]
+            near[y, x] = ((around != mask[y, x]) & (around != ignore_index)).any()
+    return near & (mask != ignore_index)
+
+# %% ../nbs/09_metrics.ipynb #c118
+def _largest_around(values, distance):
+    "Maximum in the square of side 2*distance+1 around each pixel of `values` (H, W), float"
+    side = 2*distance + 1
+    rows = F.max_pool2d(values[None], (1, side), 1, (0, distance))
+    return F.max_pool2d(rows, (side, 1), 1, (distance, 0))[0]
+
+def boundary(
+    mask:Tensor, # classes, (H, W), int
+    distance:int=2, # pixels up to which a pixel is near
+    ignore_index:int=255, # label of pixels that make no outline
+)->Tensor: # which pixels are near an outline, (H, W), bool
+    "The same as `boundary_ref` by pooling."
+    known, values = mask != ignore_index, mask.float()
+    largest = _largest_around(values.masked_fill(~known, -1.), distance)
+    smallest = -_largest_around((-values).masked_fill(~known, -1e9), distance)
+    return known & ((largest != values) | (smallest != values))
+
+# %% ../nbs/09_metrics.ipynb #c121
+class BoundaryIoU:
+    "Mean IoU of the pixels near an outline (Cheng et al., Boundary IoU, CVPR 2021), from running counts"
+    def __init__(self,
+        num_classes:int, # K
+        ignore_index:int=255, # label of pixels that do not count
+        width:float=.005, # how near, as a share of the picture's diagonal; the paper: .02 for objects, .005 for streets
+    ):
+        if not 0 < width < 1: raise ValueError(f'width={width}: expected a share of the diagonal between 0 and 1, such as .005')
+        self.num_classes, self.ignore_index, self.width = num_classes, ignore_index, width
+        self.matrix = torch.zeros(num_classes + 1, num_classes + 1, dtype=torch.long)
+
+# %% ../nbs/09_metrics.ipynb #c123
+@patch
+def update(self:BoundaryIoU, # the metric
+    pred:Tensor, # predicted classes, (H, W), int
+    truth:Tensor, # true classes, (H, W)
+)->None: # adds to the counts
+    "Count one frame. Raises ValueError for sizes that differ."
+    if pred.shape != truth.shape: raise ValueError(f'mask of shape {tuple(pred.shape)}, truth of shape {tuple(truth.shape)}; resize the mask to the truth')
+    K, known = self.num_classes, truth != self.ignore_index
+    distance = max(1, round(self.width*(truth.shape[0]**2 + truth.shape[1]**2)**.5))
+    pred = pred.long().masked_fill(~known, self.ignore_index)
+    rims = [torch.where(boundary(m, distance, self.ignore_index), m.long(), K)[known] for m in (truth, pred)]
+    self.matrix += torch.bincount(rims[0]*(K + 1) + rims[1], minlength=(K + 1)**2).reshape(K + 1, K + 1).cpu()
+
+@patch
+def iou(self:BoundaryIoU, # the metric
+)->Tensor: # boundary IoU of each class, (K,), float64, 0..1 or nan
+    "Of the pixels near an outline in one mask or the other, the share that is so in both and of the same class."
+    table = _over_processes(self.matrix).double()
+    right = table.diagonal()
+    return (right/(table.sum(1) + table.sum(0) - right))[:-1]
+
+@patch(as_prop=True)
+def value(self:BoundaryIoU, # the metric
+)->float: # mean over the classes that have one, 0..1 or nan
+    "The mean."
+    return self.iou().nanmean().item()

@@ -571,16 +571,21 @@ def _normalised(frame, size, device):
     x = (torch.from_numpy(np.ascontiguousarray(frame)).to(device).permute(2, 0, 1)[None]/255 - mean)/std
     return x if size is None else interpolate(x, tuple(size), mode='bilinear', antialias=True)
 
-# %% ../nbs/12_viewer.ipynb #c130
+# %% ../nbs/12_viewer.ipynb #c131
+def _own(model, name):
+    "What a Learner (through its loaders) or a loaded model says about itself: 'size' or 'labels'; None if nothing"
+    return getattr(getattr(model, 'dls', model), name, None)
+
+# %% ../nbs/12_viewer.ipynb #c133
 def predict_masks(
     model, # VideoSegmenter, Learner, or function from normalised frames (1,3,H,W) to logits (1,K,h,w)
     frames, # pictures, (T,H,W,3), uint8
-    size:tuple=None, # (height, width) at which the model sees them; None: as they are
+    size:tuple=None, # (height, width) at which the model sees them; None: what it was trained with, if it says so, else as they are
 )->tuple: # class numbers (T,H,W) uint8, and confidence (T,H,W) float16, 0..1
     "Segment the frames one after another; masks come back at the frames' size"
     import torch
     from torch.nn.functional import interpolate
-    model = model.model if hasattr(model, 'dls') else model
+    size, model = size or _own(model, 'size'), model.model if hasattr(model, 'dls') else model
     step = model.stream().step if hasattr(model, 'stream') else model.eval() if hasattr(model, 'eval') else model
     device = next(model.parameters()).device if hasattr(model, 'parameters') else 'cpu'
     masks, sure = [], []
@@ -590,22 +595,23 @@ def predict_masks(
         masks.append(mask.byte().cpu().numpy()); sure.append(best.half().cpu().numpy())
     return np.stack(masks), np.stack(sure)
 
-# %% ../nbs/12_viewer.ipynb #c134
+# %% ../nbs/12_viewer.ipynb #c137
 def _predictions(models, frames, size):
     "One model or a dictionary of models as arguments of ClipViewer"
     if models is None: return {}
-    found = {name: predict_masks(m, frames, size) for name, m in (models if isinstance(models, dict) else {'prediction': models}).items()}
-    sure = {name: confidence for name, (_, confidence) in found.items()}
-    if not isinstance(models, dict): return dict(masks=found['prediction'][0], confidence=sure)
-    return dict(compare={name: masks for name, (masks, _) in found.items()}, confidence=sure)
+    named = models if isinstance(models, dict) else {'prediction': models}
+    found, labels = {name: predict_masks(m, frames, size) for name, m in named.items()}, [_own(m, 'labels') for m in named.values()]
+    told = dict(confidence={name: confidence for name, (_, confidence) in found.items()}) | ({} if None in labels else dict(labels=labels[0]))
+    if not isinstance(models, dict): return told | dict(masks=found['prediction'][0])
+    return told | dict(compare={name: masks for name, (masks, _) in found.items()})
 
-# %% ../nbs/12_viewer.ipynb #c136
+# %% ../nbs/12_viewer.ipynb #c139
 @patch(cls_method=True)
 def from_dataset(cls:ClipViewer, # the class
     dataset, # a ClipDataset: item i is frames (T,3,H,W) and masks (T,H,W)
     i:int=0, # which clip
     models=None, # a model or Learner, or a dictionary of them by name
-    size:tuple=None, # (height, width) at which models see the frames; None: as they are
+    size:tuple=None, # (height, width) at which models see the frames; None: what each was trained with, if it says so
     **options # further arguments of ClipViewer
 )->'ClipViewer': # a viewer
     "The clip of one item, with its labels as truth"
@@ -613,15 +619,15 @@ def from_dataset(cls:ClipViewer, # the class
     frames, records = as_frames(clip), getattr(dataset, 'items', {i: []})[i]
     title, numbers = (records[-1].recording, [r.frame for r in records]) if records and hasattr(records[-1], 'recording') else (f'Clip {i}', None)
     told = dict(truth=masks, labels=getattr(dataset, 'labels', cityscapes_labels), title=title, numbers=numbers, fps=4)
-    return cls(frames, **(told | _predictions(models, frames, size) | options))
+    return cls(frames, **(_predictions(models, frames, size) | told | options))
 
-# %% ../nbs/12_viewer.ipynb #c139
+# %% ../nbs/12_viewer.ipynb #c142
 @patch(cls_method=True)
 def from_snippet(cls:ClipViewer, # the class
     index, # a FrameIndex
     n:int=0, # which snippet
     models=None, # a model or Learner, or a dictionary of them by name
-    size:tuple=None, # (height, width) at which models see the frames; None: as they are
+    size:tuple=None, # (height, width) at which models see the frames; None: what each was trained with, if it says so
     most:int=300, # not more frames than this
     **options # further arguments of ClipViewer
 )->'ClipViewer': # a viewer
@@ -630,9 +636,9 @@ def from_snippet(cls:ClipViewer, # the class
     records, frames, masks = zip(*SnippetReader(index.snippets[n][:most], index.labels))
     frames, truth = as_frames([f.permute(1, 2, 0) for f in frames]), as_masks(list(masks))
     told = dict(truth=truth if (truth != index.labels.ignore_index).any() else None, labels=index.labels, title=records[0].recording, numbers=[r.frame for r in records])
-    return cls(frames, **(told | _predictions(models, frames, size) | options))
+    return cls(frames, **(_predictions(models, frames, size) | told | options))
 
-# %% ../nbs/12_viewer.ipynb #c141
+# %% ../nbs/12_viewer.ipynb #c144
 @patch(cls_method=True)
 def from_learner(cls:ClipViewer, # the class
     learn, # a Learner from clip_learner
@@ -640,9 +646,9 @@ def from_learner(cls:ClipViewer, # the class
     **options # further arguments of `from_snippet`
 )->'ClipViewer': # a viewer
     "What a Learner makes of a snippet that it was not trained on"
-    return cls.from_snippet(learn.dls.valid_ds.index, n, models=learn, **(dict(size=getattr(learn.dls, 'size', None)) | options))
+    return cls.from_snippet(learn.dls.valid_ds.index, n, models=learn, **options)
 
-# %% ../nbs/12_viewer.ipynb #c145
+# %% ../nbs/12_viewer.ipynb #c148
 def _picture_files(folder):
     "Pictures in `folder`, sorted by name, numbers as numbers; raises FileNotFoundError if there are none"
     order = lambda path: [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', path.name)]
@@ -650,21 +656,21 @@ def _picture_files(folder):
     if not files: raise FileNotFoundError(f'no pictures (png, jpg, webp, bmp) in {folder}')
     return files
 
-# %% ../nbs/12_viewer.ipynb #c147
+# %% ../nbs/12_viewer.ipynb #c150
 @patch(cls_method=True)
 def from_folder(cls:ClipViewer, # the class
     folder, # pictures, shown in the order of their names
     masks=None, # folder of masks with class numbers, in the same order, or None
     models=None, # a model or Learner, or a dictionary of them by name
-    size:tuple=None, # (height, width) at which models see the frames; None: as they are
+    size:tuple=None, # (height, width) at which models see the frames; None: what each was trained with, if it says so
     **options # further arguments of ClipViewer
 )->'ClipViewer': # a viewer
     "A folder of frames as a film; raises `FileNotFoundError` if there are none, `ValueError` if masks do not fit"
     frames = as_frames(_picture_files(folder))
     told = dict(title=Path(folder).name) | ({} if masks is None else dict(truth=as_masks(_picture_files(masks), frames.shape[:3])))
-    return cls(frames, **(told | _predictions(models, frames, size) | options))
+    return cls(frames, **(_predictions(models, frames, size) | told | options))
 
-# %% ../nbs/12_viewer.ipynb #c149
+# %% ../nbs/12_viewer.ipynb #c152
 def video_frames(
     path, # video file
     count:int=300, # at most this many frames
@@ -685,21 +691,21 @@ def video_frames(
     if not frames: raise ValueError(f'{path} holds no frame that can be decoded')
     return np.stack(frames), round(rate, 2)
 
-# %% ../nbs/12_viewer.ipynb #c151
+# %% ../nbs/12_viewer.ipynb #c154
 @patch(cls_method=True)
 def from_video(cls:ClipViewer, # the class
     path, # video file
     models=None, # a model or Learner, or a dictionary of them by name
-    size:tuple=None, # (height, width) at which models see the frames; None: as they are
+    size:tuple=None, # (height, width) at which models see the frames; None: what each was trained with, if it says so
     count:int=300, # at most this many frames
     every:int=1, # take every so many-th frame
     **options # further arguments of ClipViewer
 )->'ClipViewer': # a viewer
     "The beginning of a film, segmented if models are given"
     frames, fps = video_frames(path, count, every, options.get('max_width', 1024))
-    return cls(frames, **(dict(title=Path(path).name, fps=fps) | _predictions(models, frames, size) | options))
+    return cls(frames, **(_predictions(models, frames, size) | dict(title=Path(path).name, fps=fps) | options))
 
-# %% ../nbs/12_viewer.ipynb #c154
+# %% ../nbs/12_viewer.ipynb #c157
 def runs_of(
     numbers, # whole numbers, ascending
 )->list: # [start, stop, step] of each steady run; stop is its last number
@@ -710,7 +716,7 @@ def runs_of(
         else: runs.append([n, n, 1])
     return runs
 
-# %% ../nbs/12_viewer.ipynb #c156
+# %% ../nbs/12_viewer.ipynb #c159
 def recording_table(
     index, # a FrameIndex
 )->list: # for every recording a dictionary: name, split, frames and labels (how many), snippets and labelled as runs
@@ -724,7 +730,7 @@ def recording_table(
         row['frames'] += len(snippet); row['labels'] += len(labelled)
     return list(recordings.values())
 
-# %% ../nbs/12_viewer.ipynb #c159
+# %% ../nbs/12_viewer.ipynb #c162
 def _thumb(path, width=320):
     "A picture file as a small JPEG"
     return encode_picture(shrink(np.asarray(Image.open(path).convert('RGB'))[None], width)[0])
@@ -734,7 +740,7 @@ def _summary(table):
     frames, labels, gaps = (sum(n) for n in zip(*((row['frames'], row['labels'], len(row['snippets'])-1) for row in table)))
     return f'{len(table)} recordings · {frames:,} frames · {labels:,} labelled · {gaps} gap{"" if gaps == 1 else "s"}'
 
-# %% ../nbs/12_viewer.ipynb #c162
+# %% ../nbs/12_viewer.ipynb #c165
 def _clip_at(index, recording, current, dilation, missing):
     "Frame numbers of the clip at frame `current` of `recording`; that frame alone if the clip cannot be made"
     from segvid.organize import choose_frames
@@ -742,7 +748,7 @@ def _clip_at(index, recording, current, dilation, missing):
     try: return choose_frames(next((s for s in snippets if current in s), [current]), current, dilation, missing)
     except ValueError: return [current]
 
-# %% ../nbs/12_viewer.ipynb #c165
+# %% ../nbs/12_viewer.ipynb #c168
 class DatasetBrowser(PictureWidget):
     "Recordings, gaps, labels, and the clips that a dilation makes of them"
     _esm = join_script('dataset_browser', 'renderBrowser')
@@ -764,7 +770,7 @@ class DatasetBrowser(PictureWidget):
         super().__init__(dilation=list(dilation), missing=missing or getattr(data, 'missing', 'mirror'), **self._begin(title, dilation))
         self.on_msg(lambda widget, message, buffers: self._answer(message))
 
-# %% ../nbs/12_viewer.ipynb #c167
+# %% ../nbs/12_viewer.ipynb #c170
 @patch
 def clip(self:DatasetBrowser, # a browser
 )->list: # frame numbers of the clip on show, the current one last; only that one if it cannot be made
@@ -784,7 +790,7 @@ def _begin(self:DatasetBrowser, title, dilation):
     meta = dict(title=title, summary=_summary(table), sequences=table, thumbs={f'0:{n}': span for n, span in zip(clip, parts.spans)})
     return dict(current=current, _meta=meta, _blob=parts.blob)
 
-# %% ../nbs/12_viewer.ipynb #c169
+# %% ../nbs/12_viewer.ipynb #c172
 @patch
 def _answer(self:DatasetBrowser, message):
     "Send the small pictures that the page asks for; files that cannot be read are left out"
@@ -795,7 +801,7 @@ def _answer(self:DatasetBrowser, message):
         except (OSError, KeyError): pass
     self.send(dict(type='thumbs', sequence=message['sequence'], frames=list(found)), list(found.values()))
 
-# %% ../nbs/12_viewer.ipynb #c173
+# %% ../nbs/12_viewer.ipynb #c176
 def _draw_recordings(ax, rows):
     "One line per recording: frames grey, labels blue, gaps empty"
     numbers = lambda runs: [n for start, stop, step in runs for n in range(start, stop+1, step)]
@@ -806,7 +812,7 @@ def _draw_recordings(ax, rows):
     ax.set_xlabel('frame (blue: labelled)', fontsize=8)
     ax.tick_params(labelsize=8, left=False); ax.spines[:].set_visible(False)
 
-# %% ../nbs/12_viewer.ipynb #c175
+# %% ../nbs/12_viewer.ipynb #c178
 @patch
 def picture(self:DatasetBrowser, # a browser
     most:int=10, # recordings to draw
@@ -825,7 +831,7 @@ def picture(self:DatasetBrowser, # a browser
         ax.set_title(f'{name}: {frame}' if frame == self.current else str(frame), fontsize=8)
     return _as_picture(figure)
 
-# %% ../nbs/12_viewer.ipynb #c180
+# %% ../nbs/12_viewer.ipynb #c183
 def window_cuts(
     size:int, # rows (or columns) of the grid, a multiple of `window`
     window:int, # side of a window
@@ -836,7 +842,7 @@ def window_cuts(
     whole = [[start, window, 0] for start in range(0, size, window)]
     return whole if shift == 0 else whole[:-1]+[[size-window, window-shift, 1], [size-shift, shift, 2]]
 
-# %% ../nbs/12_viewer.ipynb #c184
+# %% ../nbs/12_viewer.ipynb #c187
 def state_norms(
     model, # a VideoSegmenter with a TV3SHead
     frames, # pictures, (T,H,W,3), uint8
@@ -852,7 +858,7 @@ def state_norms(
     predict_masks(step, frames, size)
     return {f'block {i}': list(values) for i, values in enumerate(zip(*norms))}
 
-# %% ../nbs/12_viewer.ipynb #c186
+# %% ../nbs/12_viewer.ipynb #c189
 def _describe_windows(height, width, window, shift):
     "Grid of a frame of this size, and how plain and shifted layers cut its rows and columns"
     from segvid.tv3s import window_grid
@@ -860,7 +866,7 @@ def _describe_windows(height, width, window, shift):
     cuts = {name: dict(rows=window_cuts(grid[0], window, s), columns=window_cuts(grid[1], window, s)) for name, s in (('plain', 0), ('shifted', shift))}
     return dict(grid=list(grid), window=window, shift=shift, cuts=cuts)
 
-# %% ../nbs/12_viewer.ipynb #c188
+# %% ../nbs/12_viewer.ipynb #c191
 class WindowExplorer(PictureWidget):
     "Windows, shift and scan order of the TV3S head on real frames"
     _esm = join_script('window_explorer', 'renderWindows')
@@ -888,7 +894,7 @@ class WindowExplorer(PictureWidget):
         meta = dict(title=title, count=len(frames), parts=parts.spans, norms=curves, norms_title='Size of the memory')
         super().__init__(_meta=meta | _describe_windows(*(size or frames.shape[1:3]), window, shift), _blob=parts.blob, **state)
 
-# %% ../nbs/12_viewer.ipynb #c190
+# %% ../nbs/12_viewer.ipynb #c193
 _kind_colors = [['#8a93a3', '#0072b2', '#56b4e9'], ['#d55e00', '#009e73', '#f0e442'], ['#e69f00', '#cc79a7', '#7a5cc4']]
 
 def _draw_windows(ax, image, grid, cuts, shift, title):
@@ -910,7 +916,7 @@ def _draw_norms(ax, meta):
     ax.set_ylabel(meta['norms_title'].lower(), fontsize=8); ax.spines[['top', 'right']].set_visible(False)
     ax.xaxis.get_major_locator().set_params(integer=True)
 
-# %% ../nbs/12_viewer.ipynb #c192
+# %% ../nbs/12_viewer.ipynb #c195
 @patch
 def picture(self:WindowExplorer, # an explorer
 )->Image.Image: # a picture, RGB

@@ -1,0 +1,237 @@
+"""The Triton kernels in Triton's interpreter, on the CPU, against a plain loop in float64.
+
+The interpreter must be chosen before Triton is imported, and other tests of the same process may have imported it already. So pytest
+sees one test here, which runs this file once more in a process of its own; `TRITON_INTERPRET=1 python -m pytest tests/test_kernels.py`
+runs the tests one by one."""
+import os, subprocess, sys
+from importlib.util import find_spec
+import pytest, torch
+import torch.nn.functional as F
+
+interpreted = os.environ.get('TRITON_INTERPRET') == '1'
+if find_spec('triton') is None: pytest.skip('Triton is not on this machine: its kernels are not tested', allow_module_level=True)
+if interpreted: from segvid.kernels import ScanConfig, conv_packed, scan_config, scan_packed
+inside = pytest.mark.skipif(not interpreted, reason='runs in a process of its own, see test_in_a_process_of_its_own')
+
+@pytest.mark.skipif(interpreted, reason='this is the process')
+def test_in_a_process_of_its_own():
+    env = dict(os.environ, TRITON_INTERPRET='1', OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
+    run = subprocess.run([sys.executable, '-m', 'pytest', '-q', '-x', '-p', 'no:cacheprovider', __file__], env=env, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
+    assert run.stdout.split()[0].count('.') > 40, run.stdout                # that many tests did run
+
+# ------------------------------------------------------------------------------------------------ references
+def offsets(lengths): return torch.tensor([0] + list(torch.tensor(lengths).cumsum(0)), dtype=torch.int32)
+
+def scan_loop(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False, initial_state=None, cu_seqlens=None):
+    "One token after the other, for each sequence; differentiable, in the dtype of its arguments"
+    if delta_bias is not None: delta = delta + delta_bias
+    if delta_softplus: delta = F.softplus(delta, threshold=40)
+    if B.dim() == 3: B, C = (m.repeat_interleave(u.shape[1]//m.shape[1], 1) for m in (B, C))                 # (L,D,N)
+    else: B, C = (m[:, None].expand(-1, u.shape[1], -1) for m in (B, C))
+    ys, last = [], []
+    for s, (first, end) in enumerate(zip(cu_seqlens.tolist(), cu_seqlens.tolist()[1:])):
+        h = u.new_zeros(A.shape) if initial_state is None else initial_state[s]
+        for t in range(first, end):
+            h = torch.exp(delta[t, :, None]*A)*h + (delta[t]*u[t])[:, None]*B[t]
+            ys.append((h*C[t]).sum(-1))
+        last.append(h)
+    y = torch.stack(ys)
+    if D is not None: y = y + D*u
+    return (y if z is None else y*F.silu(z)), torch.stack(last)
+
+def conv_loop(x, weight, bias=None, initial_state=None, cu_seqlens=None, silu=True):
+    "Each sequence behind its own past"
+    width, outs, last = weight.shape[1], [], []
+    for s, (first, end) in enumerate(zip(cu_seqlens.tolist(), cu_seqlens.tolist()[1:])):
+        past = x.new_zeros(width - 1, x.shape[1]) if initial_state is None else initial_state[s]
+        seq = torch.cat([past, x[first:end]])
+        y = sum(weight[:, w]*seq[w:w + end - first] for w in range(width))
+        outs.append(y if bias is None else y + bias)
+        last.append(seq[len(seq) - (width - 1):])
+    y = torch.cat(outs)
+    return (F.silu(y) if silu else y), torch.stack(last)
+
+# ------------------------------------------------------------------------------------------------ comparison
+def scan_inputs(lengths, D, N, dtype=torch.float32, groups=None, off=(), seed=0):
+    "Random packed inputs; u and z, B and C are slices of wider rows, so that strides differ from widths"
+    g = torch.Generator().manual_seed(seed)
+    rand = lambda *s: torch.randn(*s, generator=g)
+    L, G = sum(lengths), groups or 1
+    uz, bc = rand(L, 2*D).to(dtype), rand(L, 3 + 2*G*N).to(dtype)
+    B, C = bc[:, 3:3 + G*N], bc[:, 3 + G*N:]
+    if groups: B, C = B.unflatten(1, (G, N)), C.unflatten(1, (G, N))
+    x = dict(u=uz[:, :D], delta=(rand(L, D) - 1).to(dtype), A=-torch.rand(D, N, generator=g)*4 + .2, B=B, C=C, D=rand(D), z=uz[:, D:],
+             delta_bias=rand(D)*.3, initial_state=rand(len(lengths), D, N), cu_seqlens=offsets(lengths))
+    return {k: v for k, v in x.items() if k not in off}
+
+def results(fn, inputs, dtype=None, seed=1, use=('out', 'last'), **kw):
+    "Outputs, and gradients of a random linear function of those named in `use`"
+    leaf = {k: v.detach().clone().to(dtype or v.dtype).requires_grad_() if v.is_floating_point() else v for k, v in inputs.items()}
+    out, last = fn(**leaf, **kw)
+    g = torch.Generator().manual_seed(seed)
+    random = lambda x: torch.randn(x.shape, generator=g, dtype=torch.float64)
+    w, v = random(out).to(next(iter(inputs.values())).dtype).double(), random(last).float().double()
+    loss = sum(dict(out=(out.double()*w).sum(), last=(last.double()*v).sum())[k] for k in use)
+    names = [k for k, x in leaf.items() if x.is_floating_point()]
+    grads = torch.autograd.grad(loss, [leaf[k] for k in names], allow_unused=True)
+    return dict(out=out.detach(), last=last.detach()) | {'d' + k: torch.zeros_like(leaf[k]) if x is None else x for k, x in zip(names, grads)}
+
+def same(fn, loop, inputs, tolerance, use=('out', 'last'), config=None, **kw):
+    more = {} if config is None else dict(config=config)
+    got, want = results(fn, inputs, use=use, **kw, **more), results(loop, inputs, torch.float64, use=use, **kw)
+    first = next(iter(inputs.values()))
+    assert got['out'].dtype == first.dtype and got['last'].dtype == torch.float32
+    for k, v in inputs.items():
+        if 'd' + k in got: assert got['d' + k].dtype == v.dtype and got['d' + k].shape == v.shape, k
+    errors = {k: float((got[k].double() - want[k]).norm()/want[k].norm().clamp_min(1e-12)) for k in want}
+    assert all(e < tolerance for e in errors.values()), errors
+
+def same_scan(inputs, tolerance=2e-5, softplus=True, **kw): same(scan_packed, scan_loop, inputs, tolerance, delta_softplus=softplus, **kw) if interpreted else None
+
+# ------------------------------------------------------------------------------------------------ the scan
+@inside
+@pytest.mark.parametrize('lengths', [[1], [5], [1, 19, 2, 1], [16, 3]])
+@pytest.mark.parametrize('N', [1, 4])
+def test_ragged(lengths, N): same_scan(scan_inputs(lengths, 8, N))
+
+@inside
+@pytest.mark.parametrize('N,D', [(3, 1), (3, 40), (16, 5), (16, 32), (20, 5), (20, 17)])
+def test_widths(N, D): same_scan(scan_inputs([6, 1], D, N, seed=N + D))
+
+@inside
+@pytest.mark.parametrize('N', [33, 64])
+def test_many_states(N): same_scan(scan_inputs([5, 1], 10, N, seed=N))
+
+@inside
+@pytest.mark.parametrize('off', [('z',), ('D',), ('delta_bias',), ('initial_state',), ('z', 'D', 'delta_bias', 'initial_state')])
+def test_optional(off): same_scan(scan_inputs([6, 1], 16, 4, off=off))
+
+@inside
+def test_step_as_it_is():
+    x = scan_inputs([6, 1], 16, 4)
+    same_scan(x | dict(delta=x['delta'].abs()*.3, delta_bias=x['delta_bias'].abs()), softplus=False)
+
+@inside
+@pytest.mark.parametrize('dtype,tolerance', [(torch.bfloat16, 1e-2), (torch.float16, 2e-3)])
+def test_half(dtype, tolerance): same_scan(scan_inputs([7, 2], 16, 4, dtype), tolerance)
+
+@inside
+@pytest.mark.parametrize('groups', [1, 2])
+def test_groups(groups): same_scan(scan_inputs([5, 2], 16, 4, groups=groups))
+
+@inside
+@pytest.mark.parametrize('change', [dict(unroll=4, keep=2, tile=4), dict(keep=8), dict(keep=1, bwd_tile=4), dict(save_states=True),
+                                    dict(block_d=8, bwd_block_d=32), dict(block_d=32, unroll=32, save_states=True)])
+def test_every_cut_gives_the_same(change): same_scan(scan_inputs([18, 1], 10, 16), config=ScanConfig()._replace(**change))
+
+@inside
+@pytest.mark.parametrize('use', ['out', 'last'])
+def test_one_gradient_missing(use):
+    for save in (False, True): same_scan(scan_inputs([5, 2], 8, 4), use=(use,), config=scan_config(4)._replace(save_states=save))
+
+@inside
+def test_empty_sequences_hand_their_state_on(): same_scan(scan_inputs([0, 5, 0, 3, 0], 16, 4))
+
+@inside
+def test_parts_equal_whole():
+    x = scan_inputs([12], 16, 4, off=('initial_state', 'cu_seqlens'))
+    part = lambda a, b: {k: v if k in ('A', 'D', 'delta_bias') else v[a:b] for k, v in x.items()}
+    whole, last = scan_packed(**x, delta_softplus=True)
+    one, state = scan_packed(**part(0, 5), delta_softplus=True)
+    two, end = scan_packed(**part(5, 12), delta_softplus=True, initial_state=state)
+    assert torch.allclose(torch.cat([one, two]), whole, atol=1e-5) and torch.allclose(end, last, atol=1e-5)
+
+@inside
+def test_agrees_with_the_scan_room():
+    from segvid.scan import selective_scan
+    x = scan_inputs([11, 11], 16, 4)
+    turn = lambda v: v.unflatten(0, (2, 11)).transpose(1, 2)
+    plain = {k: turn(v) if k in ('u', 'delta', 'z', 'B', 'C') else v for k, v in x.items() if k != 'cu_seqlens'}
+    want, end = selective_scan(**plain, delta_softplus=True, return_last_state=True)
+    out, last = scan_packed(**x, delta_softplus=True)
+    assert torch.allclose(turn(out), want, atol=1e-4) and torch.allclose(last, end, atol=1e-4)
+
+@inside
+@pytest.mark.parametrize('change,message', [(lambda x: x | dict(B=x['B'][:, :3]), 'B has shape'), (lambda x: x | dict(z=x['z'][:2]), 'z has shape'),
+    (lambda x: x | dict(cu_seqlens=x['cu_seqlens'].long()), 'expected torch.int32'), (lambda x: x | dict(initial_state=x['initial_state'][0]), 'initial_state has shape'),
+    (lambda x: x | dict(A=x['A'].repeat(1, 17)), 'takes 1 to 64'), (lambda x: x | dict(B=x['B'][:, None].expand(-1, 3, -1)), 'B has 3 groups'),
+    (lambda x: x | dict(config=ScanConfig()._replace(unroll=6)), 'multiple of keep=4')])
+def test_messages(change, message):
+    with pytest.raises(ValueError, match=message): scan_packed(**change(scan_inputs([4], 16, 4)))
+
+@inside
+def test_no_tokens():
+    with pytest.raises(ValueError, match='at least one token'): conv_packed(torch.zeros(0, 4), torch.zeros(4, 2))
+
+# ------------------------------------------------------------------------------------------------ the convolution
+def same_conv(lengths, D, W, tolerance=2e-6, off=(), dtype=torch.float32, **kw):
+    g = torch.Generator().manual_seed(D + W)
+    rand = lambda *s: torch.randn(*s, generator=g)
+    x = dict(x=rand(sum(lengths), 2*D).to(dtype)[:, D:], weight=rand(D, W), bias=rand(D), initial_state=rand(len(lengths), W - 1, D), cu_seqlens=offsets(lengths))
+    same(conv_packed, conv_loop, {k: v for k, v in x.items() if k not in off}, tolerance, **kw)
+
+@inside
+@pytest.mark.parametrize('W', [2, 4, 8])
+@pytest.mark.parametrize('lengths', [[1], [1, 2, 1, 9], [20, 0, 3]])
+def test_conv(lengths, W): same_conv(lengths, 16, W)
+
+@inside
+def test_conv_options():
+    same_conv([5, 1, 12], 20, 4, off=('bias', 'initial_state'), silu=False)
+    same_conv([5, 1, 12], 20, 3, off=('bias',), use=('out',))
+    same_conv([5, 1, 12], 20, 3, use=('last',))
+    same_conv([40], 4, 4, off=('initial_state',))
+    same_conv([5, 1, 12], 16, 4, tolerance=1e-2, dtype=torch.bfloat16)
+
+@inside
+def test_conv_parts_equal_whole():
+    g = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(11, 8, generator=g), torch.randn(8, 4, generator=g)
+    whole, last = conv_packed(x, weight)
+    one, state = conv_packed(x[:2], weight)
+    two, end = conv_packed(x[2:], weight, initial_state=state)
+    assert torch.allclose(torch.cat([one, two]), whole, atol=1e-6) and torch.equal(end, last)
+
+# ------------------------------------------------------------------------------------------------ as operators
+def layer(u, delta, A, B, C, D, z, delta_bias, initial_state, weight, conv_state, cu_seqlens):
+    u, conv_state = conv_packed(u, weight, None, conv_state, cu_seqlens)
+    return *scan_packed(u, delta, A, B, C, D, z, delta_bias, True, initial_state, cu_seqlens), conv_state
+
+def layer_runs(f, lengths):
+    g = torch.Generator().manual_seed(3)
+    x = scan_inputs(lengths, 4, 4) | dict(weight=torch.randn(4, 4, generator=g), conv_state=torch.randn(len(lengths), 3, 4, generator=g))
+    x = {k: v.detach().clone().requires_grad_() if v.is_floating_point() else v for k, v in x.items()}
+    out = f(**x)
+    return [*out, *torch.autograd.grad(sum(o.square().sum() for o in out), [v for v in x.values() if v.requires_grad])]
+
+@inside
+@pytest.mark.parametrize('dynamic', [False, True])
+def test_compiles_without_a_break(dynamic):
+    "One graph through both operators and back gives the same numbers; with dynamic shapes, other lengths too without compiling again"
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend='aot_eager', dynamic=dynamic)
+    for lengths in ([(2, 3), (3, 1)] if dynamic else [(2, 3)]):
+        want, got = layer_runs(layer, lengths), layer_runs(compiled, lengths)
+        assert len(want) == len(got) == 14
+        for a, b in zip(got, want): assert torch.allclose(a, b, atol=1e-5)
+    from torch._dynamo.utils import counters
+    assert counters['stats']['unique_graphs'] == 1
+    counters.clear()
+
+@inside
+def test_operators_keep_their_promises():
+    "PyTorch's own checks: schema and aliasing, fake outputs, autograd registration"
+    from segvid.kernels import _conv_forward, _scan_forward
+    x, checks = scan_inputs([2, 3], 4, 4, off=('initial_state',)), ('test_schema', 'test_autograd_registration', 'test_faketensor')
+    tensors = x['u'], x['delta'], x['A'].t().contiguous(), x['B'], x['C'], x['D'], x['delta_bias'], x['z'], torch.randn(2, 4, 4)
+    args = [t.detach().clone().requires_grad_() for t in tensors]
+    for save in (False, True):
+        torch.library.opcheck(_scan_forward, (*args, x['cu_seqlens'], True, save, [int(v) for v in scan_config(4)]), test_utils=checks)
+    weight, bias = torch.randn(4, 4, requires_grad=True), torch.randn(4, requires_grad=True)
+    torch.library.opcheck(_conv_forward, (args[0], weight, bias, None, x['cu_seqlens'], True), test_utils=checks)
+
+@inside
+def test_gradients_can_be_repeated():
+    runs = [results(scan_packed, scan_inputs([5, 2], 33, 4), delta_softplus=True) for _ in range(2)]
+    assert all(torch.equal(runs[0][k], runs[1][k]) for k in runs[0])
