@@ -9,7 +9,7 @@ __all__ = ['gpu_tasks', 'machine', 'timed', 'peak_memory', 'scan_arguments', 'ru
 # %% ../nbs/14_bench.ipynb #c006
 import json, os, platform, subprocess, sys, tempfile, time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -328,32 +328,45 @@ def bench_gpu(
     return pd.DataFrame(rows).set_index('name')
 
 # %% ../nbs/14_bench.ipynb #c044
-def _bench_gpu_to(out, limit):
-    "Run the GPU bench, print its table, write it to the file `out`"
-    if not torch.cuda.is_available(): raise SystemExit("segvid_bench --gpu needs a CUDA device, and torch sees none")
-    print(*(f'{k}: {v}' for k, v in machine().items()), sep='\n', flush=True)
-    table = bench_gpu(limit=limit)
-    print(table.drop(columns='bytes_in_use', errors='ignore').round(3).to_string())
-    if out: Path(out).write_text(json.dumps(dict(machine=machine(), tasks=json.loads(table.reset_index().to_json(orient='records'))), indent=1))
-
-# %% ../nbs/14_bench.ipynb #c046
-@command
-def segvid_bench(
-    out:str='', # write all figures to this JSON file
-    quick:store_true=False, # small sizes, a few seconds
-    gpu:store_true=False, # the tasks of the GPU instead of those of the CPU
-    limit:float=600, # with --gpu: seconds after which what is not done is given up
-    repeats:int=3, # counted calls of each piece of work
-):
-    "Measure the scan and the model on this machine and print tables, e.g. `segvid_bench --out bench.json`"
-    if gpu: return _bench_gpu_to(out, limit)
+def _cpu_figures(quick, repeats):
+    "The scan and the model on the CPU, printed as tables; everything as a dict"
     shape, size = ((2, 128, 200, 16), (64, 128)) if quick else ((6, 512, 1600, 16), (256, 512))
     options = dict(embed_dim=64, depth=2, window=4, shift=2) if quick else {}
-    print(*(f'{k}: {v}' for k, v in machine().items()), sep='\n')
     scan = bench_scan(shape, repeats=repeats)
     print(f'\nselective scan, (B, D, L, N) = {shape}\n{scan.round(2).to_string()}', flush=True)
     model = bench_model('mit_b0' if quick else 'mit_b1', size, repeats=repeats, **options)
     print(f'\nmodel, frames of {size[0]}x{size[1]}\n{model.round(1).to_string()}')
-    if out:
-        figures = dict(machine=machine(), scan=scan.reset_index().to_dict('records'), scan_shape=list(shape), model=model.reset_index(names='work').to_dict('records'))
-        Path(out).write_text(json.dumps(figures, indent=1))
+    return dict(machine=machine(), scan=scan.reset_index().to_dict('records'), scan_shape=list(shape), model=model.reset_index(names='work').to_dict('records'))
+
+def _gpu_figures(limit):
+    "The tasks of the GPU, printed as a table; everything as a dict"
+    if not torch.cuda.is_available(): raise ValueError("--gpu needs a CUDA device, and torch sees none; without --gpu the processor is measured")
+    table = bench_gpu(limit=limit)
+    print(table.drop(columns='bytes_in_use', errors='ignore').round(3).to_string())
+    return dict(machine=machine(), tasks=json.loads(table.reset_index().to_json(orient='records')))
+
+# %% ../nbs/14_bench.ipynb #c046
+_dumps = json.dumps
+
+@command
+def segvid_bench(
+    out:str='', # write all figures to this JSON file
+    quick:store_true=False, # small sizes, a few seconds
+    gpu:store_true=False, # the tasks of the GPU instead of those of the processor
+    repeats:int=3, # counted calls of each piece of work on the processor
+    limit:float=600, # with --gpu: seconds after which what is not done is given up
+    json:store_true=False, # print one JSON object, and nothing else, on standard output
+)->int: # exit status
+    """Measure the scan and the model on this machine
+
+    Examples:
+      segvid_bench --quick
+      segvid_bench --out bench.json
+      segvid_bench --gpu --json
+    """
+    with redirect_stdout(sys.stderr) if json else nullcontext():
+        print(*(f'{k}: {v}' for k, v in machine().items()), sep='\n', flush=True)
+        figures = _gpu_figures(limit) if gpu else _cpu_figures(bool(quick), repeats)
+    if out: Path(out).write_text(_dumps(figures, indent=1))
+    if json: print(_dumps(figures))
+    return 0

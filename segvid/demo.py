@@ -6,7 +6,8 @@
 __all__ = ['demo_loaders', 'train_demo', 'overlay_film', 'write_gif', 'plot_losses', 'run_demo', 'segvid_demo']
 
 # %% ../nbs/15_demo.ipynb #c006
-import json, time
+import json, sys, time
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 import matplotlib, numpy as np, pandas as pd, torch
 from fastai.torch_core import set_seed
@@ -176,9 +177,17 @@ def segvid_demo(
     encoder:str='mit_b0', # timm name of the encoder
     bs:int=4, # clips in a batch
     quiet:store_true=False, # no progress bars
+    json:store_true=False, # print one JSON object, and nothing else, on standard output
 )->int: # exit status
-    "Train a temporal segmenter and its per-frame twin on a few minutes of processor time, compare them, write a film"
+    """Train a temporal segmenter and its per-frame twin on a few minutes of processor time, compare them, write a film
+
+    Examples:
+      segvid_demo
+      segvid_demo --data my_data --epochs 10 --size 128x256
+    """
     if size and size.count('x') != 1: raise ValueError(f"--size is {size!r}; expected height x width, such as 128x256")
     if data and not Path(data).is_dir(): raise ValueError(f"--data {data} is no folder; segvid_organize makes one from your frames")
-    run_demo(data or None, out, seed, epochs or None, tuple(map(int, size.split('x'))) if size else None, encoder, bs=bs, quiet=bool(quiet))
+    with redirect_stdout(sys.stderr) if json else nullcontext():
+        run_demo(data or None, out, seed, epochs or None, tuple(map(int, size.split('x'))) if size else None, encoder, bs=bs, quiet=bool(quiet))
+    if json: print((Path(out)/'results.json').read_text())
     return 0

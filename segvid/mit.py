@@ -545,7 +545,7 @@ def set_mit_eps(
     "Give the LayerNorms of a MiT the `eps` of a family. Raises ValueError for an unknown family, or where there is no MiT."
     if family not in mit_eps: raise ValueError(f'eps={family!r}: choose one of {", ".join(mit_eps)}')
     embedding, block, reduction = mit_eps[family]
-    encoders = [m for m in model.modules() if isinstance(m, MixVisionTransformer)]
+    encoders = [m for m in model.modules() if hasattr(m, 'patch_embed1') and hasattr(m, 'block1')]
     if not encoders: raise ValueError(f'{type(model).__name__} holds no MiT encoder, so there is no eps to set; eps=None leaves it alone')
     norms = [item for encoder in encoders for item in encoder.named_modules() if isinstance(item[1], nn.LayerNorm)]
     for name, norm in norms: norm.eps = embedding if name.startswith('patch_embed') else reduction if name.endswith('attn.norm') else block
