@@ -1455,10 +1455,11 @@ def segvid_predict(
 )->int: # exit status: 0 all well, 1 finished with faults, 2 bad arguments, 130 interrupted
     """Segment a film. The memory of the model is carried from frame to frame.
 
-    segvid_predict --model m.safetensors --source drive.mp4 --out seen.mp4
-    segvid_predict --model m.safetensors --source frames/ --out all/ --rate 17
-    segvid_predict --model m.safetensors --source 0 --out camera.mp4
-    segvid_predict --model m.safetensors --source drive.mp4 --masks exact.mkv --start 1:30 --json
+    Examples:
+      segvid_predict --model m.safetensors --source drive.mp4 --out seen.mp4
+      segvid_predict --model m.safetensors --source frames/ --out all/ --rate 17
+      segvid_predict --model m.safetensors --source 0 --out camera.mp4
+      segvid_predict --model m.safetensors --source drive.mp4 --masks exact.mkv --start 1:30 --json
     """
     if not model or not source: raise ValueError('--model and --source are needed')
     if not (out or masks or frames_json): raise ValueError('nothing to write: give --out, --masks or --frames_json')
