@@ -19,7 +19,7 @@ demo: $(VENV)/.run ## train a temporal model and its per-frame twin on a toy str
 
 test: $(VENV)/.dev ## every notebook as a test (nbdev), then pytest on tests/
 	@$(NBDEV) OMP_NUM_THREADS=1 MPLBACKEND=agg $(BIN)/nbdev-test --n-workers 2 --do-print
-	@$(BIN)/python -m pytest tests $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile $(ARGS)
 
 test-mmseg: $(VENV)-mmseg/.made ## tests/mmseg with MMEngine and MMSegmentation, in an environment of its own
 	@SEGVID_ORIGINALS=1 OMP_NUM_THREADS=1 MPLBACKEND=agg $(VENV)-mmseg/bin/python -m pytest tests/mmseg --show-capture=no $(ARGS)

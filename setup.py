@@ -10,7 +10,7 @@ cfg = config['DEFAULT']
 
 def lines(key): return [o.strip() for o in cfg.get(key, '').splitlines() if o.strip()]
 
-extras = {name: lines(f'{name}_requirements') for name in ('dev', 'docs', 'onnx', 'cuda', 'mmengine', 'mmseg')}
+extras = {name: lines(f'{name}_requirements') for name in ('dev', 'docs', 'onnx', 'fast', 'cuda', 'mmengine', 'mmseg')}
 
 setup(
     name=cfg['lib_name'],

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['ResizeClip', 'RandomScaleCrop', 'PadClip', 'photometric_distortion', 'PerFrame', 'published_augmentation',
-           'color_matrices', 'ColorClip', 'load_clip', 'ClipItems', 'NormalizeClip', 'ClipDL', 'ClipDataLoaders',
-           'PlainClips', 'loader_bench', 'load_masks', 'ClipBlock', 'ClipMaskBlock', 'ClipTransform']
+           'MovingStill', 'color_matrices', 'ColorClip', 'WarpClip', 'load_clip', 'ClipItems', 'NormalizeClip',
+           'ClipDL', 'ClipDataLoaders', 'PlainClips', 'loader_bench', 'load_masks', 'ClipBlock', 'ClipMaskBlock',
+           'ClipTransform']
 
 # %% ../nbs/04_augment.ipynb #c006
 import random, time, warnings
@@ -197,6 +198,60 @@ def published_augmentation(
                        *colors, PadClip(size, ignore_index=ignore_index)])
 
 # %% ../nbs/04_augment.ipynb #c051
+class MovingStill(v2.Transform):
+    "A share of the clips becomes its last frame, seen by a camera that drifts and zooms steadily; frames and masks keep their size"
+    def __init__(self,
+        p:float=0.5, # share of the clips, 0..1
+        zoom:float=0.03, # largest change of scale from frame to frame, as a share
+        drift:float=0.02, # largest shift from frame to frame, of the picture's height and width
+    ):
+        super().__init__()
+        if not 0 <= p <= 1: raise ValueError(f'p={p}: a share is 0 to 1')
+        self.p, self.zoom, self.drift = p, zoom, drift
+
+    def path(self,
+        T:int, # frames of the clip
+    )->Tensor: # affine maps of the windows, of pictures of -1..1, (T,2,3); None: this clip stays as it is
+        "Draw the camera's way"
+        if torch.rand(1) >= self.p: return None
+        zoom, *drift = ((2*torch.rand(3) - 1)*torch.tensor([self.zoom, 2*self.drift, 2*self.drift])).tolist()
+        steps = torch.arange(T) - (T - 1)/2                                              # the middle of the way is the middle of the picture
+        scale, shift = torch.exp(zoom*steps), steps[:, None]*torch.tensor(drift)         # (T,), (T,2)
+        scale = scale/scale.max()*(1 - shift.abs().max())                                # no window leaves the picture
+        return torch.cat([torch.diag_embed(scale[:, None].expand(T, 2)), shift[:, :, None]], 2)
+
+# %% ../nbs/04_augment.ipynb #c053
+def _together(views):
+    "Frames (3,H,W) as one tensor (T,3,H,W), the colors of a pixel side by side"
+    return torch.stack([view.permute(1, 2, 0) for view in views]).permute(0, 3, 1, 2)
+
+def _seen(picture, way, mode):
+    "A picture (C,H,W) through the windows of `way`: (T,C,H,W) float"
+    grid = torch.nn.functional.affine_grid(way, (len(way), *picture.shape), align_corners=False)
+    return torch.nn.functional.grid_sample(picture.float().expand(len(way), *picture.shape), grid, mode, 'border', align_corners=False)
+
+@patch
+def on_views(
+    self:MovingStill, # the transform
+    frames:list, # T frames (3,H,W), uint8
+    masks:list, # T masks (H,W), uint8
+)->tuple: # Video (T,3,H,W), Mask (T,H,W)
+    "Frames and masks as a tensor each, of the moving camera where the draw says so"
+    way = self.path(len(frames))
+    if way is None: return tv_tensors.Video(_together(frames)), tv_tensors.Mask(torch.stack(list(masks)))
+    film, labels = _seen(frames[-1], way, 'bilinear').round_(), _seen(masks[-1][None], way, 'nearest')[:, 0]
+    return tv_tensors.Video(film.byte()), tv_tensors.Mask(labels.byte())
+
+@patch
+def forward(
+    self:MovingStill, # the transform
+    frames, # Video (T,3,H,W)
+    masks, # Mask (T,H,W)
+)->tuple: # the same types and sizes
+    "For a whole clip"
+    return self.on_views([f.as_subclass(Tensor) for f in frames], [m.as_subclass(Tensor) for m in masks])
+
+# %% ../nbs/04_augment.ipynb #c058
 _YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
 def color_matrices(
@@ -211,7 +266,7 @@ def color_matrices(
     turn[:, 0, 0], turn[:, 1, 1], turn[:, 1, 2], turn[:, 2, 1], turn[:, 2, 2] = 1, cos, -sin, sin, cos
     return contrast[:, None, None]*(torch.linalg.inv(_YIQ) @ turn @ _YIQ), contrast*light
 
-# %% ../nbs/04_augment.ipynb #c054
+# %% ../nbs/04_augment.ipynb #c061
 class ColorClip(ItemTransform):
     "Random light, contrast, saturation and hue: `draw` for a clip, later applied to the frames of a whole batch on its device"
     order, _retain = 98, False                                          # before NormalizeClip
@@ -243,7 +298,7 @@ class ColorClip(ItemTransform):
         "Change the colors"
         return (self._change(batch[0], batch[-1]), *batch[1:-1])
 
-# %% ../nbs/04_augment.ipynb #c057
+# %% ../nbs/04_augment.ipynb #c064
 def _filled(frames, fill):
     "(rows, columns) of (3,H,W) that PadClip has filled, as numbers of pixels at the bottom and at the right"
     if not bool((frames[:, -1, -1] == fill).all()): return 0, 0
@@ -264,7 +319,66 @@ def _change(self:ColorClip, frames, drawn):
         if columns: clip[..., W-columns:] = fill.view(3, 1, 1)
     return changed
 
-# %% ../nbs/04_augment.ipynb #c062
+# %% ../nbs/04_augment.ipynb #c069
+class WarpClip(ItemTransform):
+    "Zoom, crop, flip and moving stills: `draw` for a clip, later applied to the frames and masks of a whole batch on its device"
+    order, _retain = 97, False                                          # before ColorClip
+    def __init__(self,
+        size:tuple, # height and width of the crops, pixels
+        ratio:tuple=(0.5,2.0), # least and largest zoom, of `reference`
+        reference:tuple=None, # height and width of a picture at zoom 1; None: `size`
+        flip:float=0.5, # probability of a horizontal flip, 0..1
+        still:float=0., # share of moving stills, 0..1
+        max_share:float=0.75, # a class may take this share of the last frame's crop, 0..1
+        ignore_index:int=255, # label of filled areas
+    ):
+        super().__init__()
+        self.crop, self.still = RandomScaleCrop(size, ratio, reference, max_share, ignore_index=ignore_index), MovingStill(still)
+        self.flip, self.size, self.ignore_index = flip, tuple(size), ignore_index
+
+    def draw(self,
+        frames:Tensor, # a clip, (T,3,H,W)
+        masks:Tensor, # its masks, (T,H,W)
+    )->Tensor: # three rows for each frame, (T,3,3)
+        "Draw for one clip"
+        (T, _, H, W), (h, w) = frames.shape, self.size
+        drawn = self.crop._draw(H, W, masks[-1])
+        (top, left, *window), filled = drawn['window'], drawn['size']
+        step = [a/b for a, b in zip(window, filled)]                                     # pixels read for a pixel made
+        matrix = torch.tensor([[step[1]*w/W, 0, (2*left + step[1]*w)/W - 1], [0, step[0]*h/H, (2*top + step[0]*h)/H - 1]])
+        way, rows = self.still.path(T), torch.zeros(T, 3, 3)
+        rows[:, :2] = matrix
+        if way is not None: rows[:, [0, 1], [0, 1]] *= way[:, [0, 1], [0, 1]]; rows[:, :2, 2] = way[:, [0, 1], [0, 1]]*matrix[:, 2] + way[:, :, 2]
+        rows[:, 2] = torch.tensor([filled[0]/h, filled[1]/w, float(way is not None) - 2*float(torch.rand(1) < self.flip)])
+        return rows
+
+    def encodes(self,
+        batch, # frames (B,T,3,H,W) and masks (B,T,H,W), bytes, what `draw` gave (B,T,3,3), and perhaps a draw of colors
+    ): # frames (B,T,3,h,w) and masks (B,T,h,w), bytes, and the rest
+        "Warp frames and masks"
+        frames, masks, rows, *rest = batch
+        return (*self._warp(frames, masks, rows.to(frames.device)), *rest)
+
+# %% ../nbs/04_augment.ipynb #c071
+@patch
+def _warp(self:WarpClip, frames, masks, rows):
+    "Sample frames (B,T,3,H,W) and masks (B,T,H,W) where `rows` (B,T,3,3) say"
+    (B, T, C, H, W), (h, w) = frames.shape, self.size                                  # clips, frames, colors, height, width
+    kind = rows[:, 0, 2, 2]                                                            # 1 or -1: a moving still; below 0: flipped
+    still = ((kind == 1) | (kind == -1)).view(B, 1, 1, 1, 1)
+    frames, masks = torch.where(still, frames[:, -1:], frames), torch.where(still[:, 0], masks[:, -1:], masks)
+    grid = torch.nn.functional.affine_grid(rows[:, :, :2].flatten(0, 1), (B*T, C, h, w), align_corners=False)
+    look = lambda x, mode: torch.nn.functional.grid_sample(x, grid, mode, 'border', align_corners=False)
+    out = look(frames.flatten(0, 1).float(), 'bilinear').round_().byte().view(B, T, C, h, w)
+    labels = look(masks.flatten(0, 1)[:, None].float(), 'nearest').byte().view(B, T, h, w)
+    place = [(torch.arange(n, device=frames.device) + .5)/n for n in (h, w)]
+    outside = (place[0][None, :, None] > rows[:, 0, 2, 0, None, None]) | (place[1][None, None] > rows[:, 0, 2, 1, None, None])    # (B,h,w)
+    fill = torch.tensor([round(255*m) for m in _MEAN], device=frames.device, dtype=torch.uint8).view(3, 1, 1)
+    out, labels = torch.where(outside[:, None, None], fill, out), labels.masked_fill_(outside[:, None], self.ignore_index)
+    mirrored = (kind < 0).view(B, 1, 1, 1)
+    return torch.where(mirrored[..., None], out.flip(-1), out), torch.where(mirrored, labels.flip(-1), labels)
+
+# %% ../nbs/04_augment.ipynb #c077
 def _as_frame(frame):
     "One frame as a tensor (3,H,W) of bytes: from a path, a record, a PIL picture, an array (H,W,3) or a tensor (3,H,W)"
     if isinstance(frame, FrameRecord): return read_frame(frame.path)
@@ -276,7 +390,7 @@ def _as_frame(frame):
         raise ValueError(f'expected a frame of bytes (3,H,W) or (H,W,3), got {tuple(frame.shape)} {frame.dtype}; floats in 0..1 become bytes by (255*x).round().byte()')
     return frame.as_subclass(Tensor)
 
-# %% ../nbs/04_augment.ipynb #c064
+# %% ../nbs/04_augment.ipynb #c079
 def load_clip(
     clip, # frames in order: a list of paths, records, pictures or arrays, or one array (T,H,W,3) or tensor (T,3,H,W), bytes
 )->Tensor: # frames, (T,3,H,W), uint8
@@ -286,7 +400,7 @@ def load_clip(
     if len(sizes) != 1: raise ValueError(f'expected frames of one size, got {sizes or "no frames"} (height, width)')
     return torch.stack(frames)
 
-# %% ../nbs/04_augment.ipynb #c066
+# %% ../nbs/04_augment.ipynb #c081
 class ClipItems:
     "Clips and the transform that prepares them; other attributes, such as `items` and `index`, are those of `clips`"
     n_inp = 1
@@ -295,17 +409,14 @@ class ClipItems:
         transform=None, # (Video) -> Video, or (Video, Mask) -> (Video, Mask)
         with_masks:bool=True, # do `clips` hold masks?
         color=None, # a `ColorClip`: draw for each clip; the draw comes last in the sample
-    ): self.clips, self.transform, self.with_masks, self.color = clips, transform, with_masks, color
+        warp=None, # a `WarpClip`: draw for each clip; the draw comes after the masks
+    ): self.clips, self.transform, self.with_masks, self.color, self.warp = clips, transform, with_masks, color, warp
 
     def __getattr__(self, name):
         if name.startswith('_') or name == 'clips': raise AttributeError(name)
         return getattr(self.clips, name)
 
-# %% ../nbs/04_augment.ipynb #c069
-def _together(views):
-    "Frames (3,H,W) as one tensor (T,3,H,W), the colors of a pixel side by side"
-    return torch.stack([view.permute(1, 2, 0) for view in views]).permute(0, 3, 1, 2)
-
+# %% ../nbs/04_augment.ipynb #c084
 @patch
 def on_views(
     self:RandomScaleCrop, # the transform
@@ -328,7 +439,7 @@ def on_views(
     small = [self(tv_tensors.Video(_together([f])), tv_tensors.Mask(m[None])) for f, m in zip(frames, masks)]
     return tv_tensors.Video(torch.cat([f for f, _ in small])), tv_tensors.Mask(torch.cat([m for _, m in small]))
 
-# %% ../nbs/04_augment.ipynb #c072
+# %% ../nbs/04_augment.ipynb #c087
 @patch
 def __len__(self:ClipItems): return len(self.clips)
 
@@ -338,11 +449,12 @@ def _from_views(self:ClipItems, i):
     first, *rest = getattr(self.transform, 'transforms', [self.transform])
     clip = first.on_views(*self.clips.views(i))
     for step in rest: clip = step(*clip)
-    return self._with_color(tuple(x.as_subclass(Tensor).contiguous() for x in clip))
+    return self._with_draws(tuple(x.as_subclass(Tensor).contiguous() for x in clip))
 
 @patch
-def _with_color(self:ClipItems, sample):
-    "The sample, and a draw of colors if these are wanted"
+def _with_draws(self:ClipItems, sample):
+    "The sample, and draws of zoom and of colors if these are wanted"
+    if self.warp is not None: sample = (*sample, self.warp.draw(*sample[:2]))
     return sample if self.color is None else (*sample, self.color.draw(len(sample[0])))
 
 @patch
@@ -352,17 +464,17 @@ def __getitem__(self:ClipItems, i):
     frames, masks = self.clips[i] if self.with_masks else (self.clips[i], None)
     clip = (tv_tensors.Video(load_clip(frames)),) + ((tv_tensors.Mask(masks),) if self.with_masks else ())
     if self.transform is not None: clip = self.transform(*clip)
-    return self._with_color(tuple(x.as_subclass(Tensor) for x in (clip if isinstance(clip, tuple) else (clip,))))
+    return self._with_draws(tuple(x.as_subclass(Tensor) for x in (clip if isinstance(clip, tuple) else (clip,))))
 
-# %% ../nbs/04_augment.ipynb #c074
+# %% ../nbs/04_augment.ipynb #c089
 @patch
 def new_empty(
     self:ClipItems, # the clips
 )->ClipItems: # no clips, same transform
     "What remains of the data when a learner is exported"
-    return ClipItems([], self.transform, self.with_masks, self.color)
+    return ClipItems([], self.transform, self.with_masks, self.color, self.warp)
 
-# %% ../nbs/04_augment.ipynb #c077
+# %% ../nbs/04_augment.ipynb #c092
 class NormalizeClip(ItemTransform):
     "Frames: bytes to floats, minus mean, divided by deviation. Masks: to int64. On whatever device the batch is"
     order, parameters, _retain = 99, L('mean', 'std'), False        # `parameters` move to the loader's device
@@ -389,7 +501,7 @@ class NormalizeClip(ItemTransform):
         mean, std = (v.to(frames.device) for v in (self.mean, self.std))
         return ((frames*std + mean).mul(255).round().clamp(0, 255).byte(), *masks)
 
-# %% ../nbs/04_augment.ipynb #c080
+# %% ../nbs/04_augment.ipynb #c095
 @contextmanager
 def _own_random(seed):
     "Inside, the random states of torch (CPU), numpy and Python start from `seed`; outside, nothing has changed"
@@ -398,7 +510,7 @@ def _own_random(seed):
     try: yield
     finally: torch.set_rng_state(states[0]); np.random.set_state(states[1]); random.setstate(states[2])
 
-# %% ../nbs/04_augment.ipynb #c084
+# %% ../nbs/04_augment.ipynb #c099
 class ClipDL(TfmdDL):
     "A fastai loader for clips: batches are plain tensors, frames (B,T,3,H,W) and masks (B,T,H,W)"
     def __init__(self,
@@ -417,7 +529,7 @@ class ClipDL(TfmdDL):
         if seed is not None: self.rng = random.Random(seed)
         self.draw, self.drawn = 0, []
 
-# %% ../nbs/04_augment.ipynb #c087
+# %% ../nbs/04_augment.ipynb #c102
 @patch(as_prop=True)
 def c(
     self:ClipDL, # the loader
@@ -432,7 +544,7 @@ def vocab(
     "The names of the classes, in the order of their train ids"
     return L(self.labels.classes)
 
-# %% ../nbs/04_augment.ipynb #c090
+# %% ../nbs/04_augment.ipynb #c105
 @patch
 def new(
     self:ClipDL, # the loader
@@ -443,7 +555,7 @@ def new(
     "Like this one, but for what is given"
     return TfmdDL.new(self, dataset, cls, **{**self.about, **kwargs})
 
-# %% ../nbs/04_augment.ipynb #c093
+# %% ../nbs/04_augment.ipynb #c108
 @patch
 def randomize(
     self:ClipDL, # the loader
@@ -452,7 +564,7 @@ def randomize(
     TfmdDL.randomize(self)
     self.draw, self.drawn = self.rng.getrandbits(40), []
 
-# %% ../nbs/04_augment.ipynb #c095
+# %% ../nbs/04_augment.ipynb #c110
 @patch
 def create_item(
     self:ClipDL, # the loader
@@ -462,7 +574,7 @@ def create_item(
     self.drawn.append(s)
     with _own_random((self.draw + 1_000_003*(s or 0)) % 2**63): return TfmdDL.create_item(self, s)
 
-# %% ../nbs/04_augment.ipynb #c098
+# %% ../nbs/04_augment.ipynb #c113
 def _check_batch(samples):
     "Raise ValueError if the clips of a batch differ in length or size"
     shapes = [tuple(sample[0].shape) for sample in samples]
@@ -471,7 +583,7 @@ def _check_batch(samples):
     if len(sizes) > 1: raise ValueError(f'frames of {", ".join(map(str, sizes))} (height, width) in one batch: give a size, so that they are resized, or bs=1')
 
 
-# %% ../nbs/04_augment.ipynb #c100
+# %% ../nbs/04_augment.ipynb #c115
 @patch
 def create_batch(
     self:ClipDL, # the loader
@@ -481,7 +593,7 @@ def create_batch(
     _check_batch(b)
     return TfmdDL.create_batch(self, b)
 
-# %% ../nbs/04_augment.ipynb #c103
+# %% ../nbs/04_augment.ipynb #c118
 @patch
 def unreadable(
     self:ClipDL, # the loader
@@ -502,13 +614,13 @@ def after_iter(
     told.update(new)
     if new: warnings.warn(f'{len(new)} files could not be read and were replaced, such as {", ".join(new[:3])}; see unreadable() for all, check_dataset says what is wrong')
 
-# %% ../nbs/04_augment.ipynb #c106
+# %% ../nbs/04_augment.ipynb #c121
 def _clip_names(dataset, i):
     "Names of the frames of clip `i`, such as aachen_000000_000019, or numbers if the clip has no records"
     try: return [record.name.replace('_', ' ') for record in dataset.items[i]]
     except (AttributeError, TypeError, IndexError): return None
 
-# %% ../nbs/04_augment.ipynb #c108
+# %% ../nbs/04_augment.ipynb #c123
 @patch
 def one_batch(
     self:ClipDL, # the loader
@@ -518,13 +630,13 @@ def one_batch(
     batch[0].clip_names = [_clip_names(self.dataset, i or 0) for i in self.drawn[-len(batch[0]):]]
     return batch
 
-# %% ../nbs/04_augment.ipynb #c111
+# %% ../nbs/04_augment.ipynb #c126
 def _rows(n, ctxs=None, columns=3):
     "`n` rows of axes"
     import matplotlib.pyplot as plt
     return plt.subplots(n, columns, figsize=(11, 2*n), squeeze=False, layout='constrained')[1] if ctxs is None else ctxs
 
-# %% ../nbs/04_augment.ipynb #c113
+# %% ../nbs/04_augment.ipynb #c128
 @patch
 def show_batch(
     self:ClipDL, # the loader
@@ -543,7 +655,7 @@ def show_batch(
     masks = masks[0] if masks else torch.full_like(frames[:, :, 0], self.labels.ignore_index)
     for row, clip, mask, titles in zip(_rows(n, ctxs), frames, masks, names): show_clip(clip, mask, self.labels, row, titles)
 
-# %% ../nbs/04_augment.ipynb #c116
+# %% ../nbs/04_augment.ipynb #c131
 def _same_clip_batch(dl, n):
     "A batch of `n` times the first clip, each with a draw of its own"
     samples = []
@@ -553,7 +665,7 @@ def _same_clip_batch(dl, n):
     batch = dl.do_batch(samples)
     return dl.after_batch(tuple(x if dl.device is None else x.to(dl.device) for x in batch))
 
-# %% ../nbs/04_augment.ipynb #c119
+# %% ../nbs/04_augment.ipynb #c134
 @patch
 def show_results(
     self:ClipDL, # the loader
@@ -574,18 +686,30 @@ def show_results(
                     'prediction': self.labels.overlay(frame, out[k].cpu())}
         for ax, (title, picture) in zip(row, pictures.items()): ax.imshow(picture); ax.set_title(title, fontsize=10); ax.axis('off')
 
-# %% ../nbs/04_augment.ipynb #c122
+# %% ../nbs/04_augment.ipynb #c137
 class ClipDataLoaders(DataLoaders):
     "Loaders of clips for training and validation; `labels`, `c`, `vocab`, `dilation`, `size` and `missing` tell what is in them"
 
-def _augmentation(aug, size, color_per_frame, ignore_index, color=True):
+def _augmentation(aug, size, color_per_frame, ignore_index, color=True, still=0., **zoom):
     "What `aug` means: 'published', 'none' or None, or any function of (frames, masks)"
-    if aug == 'published': return published_augmentation(size, color_per_frame=color_per_frame, ignore_index=ignore_index, color=color)
+    if aug == 'published':
+        steps = published_augmentation(size, color_per_frame=color_per_frame, ignore_index=ignore_index, color=color, **zoom)
+        return v2.Compose([MovingStill(still), *steps.transforms]) if still else steps
+    if still or zoom: raise ValueError(f"still={still}, {zoom}: these belong to aug='published'; with aug={aug!r} put MovingStill or RandomScaleCrop into your own function")
     if aug is None or aug == 'none': return ResizeClip(size)
     if not callable(aug): raise ValueError(f"aug={aug!r}: expected 'published', 'none', or a function (frames, masks) -> (frames, masks)")
     return v2.Compose([aug, ResizeClip(size)])
 
-# %% ../nbs/04_augment.ipynb #c124
+# %% ../nbs/04_augment.ipynb #c138
+def _batch_steps(aug, size, color, warp, color_per_frame, zoom):
+    "What is left to the device: ([`WarpClip`] or [], [`ColorClip`] or []). Raises ValueError for words that mean nothing."
+    if color not in ('batch', 'worker', 'none'): raise ValueError(f"color={color!r}: expected 'batch', 'worker' or 'none'")
+    if warp not in ('batch', 'worker'): raise ValueError(f"warp={warp!r}: expected 'worker' or 'batch'")
+    if warp == 'batch' and (aug != 'published' or color == 'worker'): raise ValueError(f"warp='batch' belongs to aug='published' with color='batch' or 'none'; got aug={aug!r}, color={color!r}")
+    colors = [ColorClip(per_frame=color_per_frame)] if aug == 'published' and color == 'batch' else []
+    return [WarpClip(size, **zoom)] if warp == 'batch' else [], colors
+
+# %% ../nbs/04_augment.ipynb #c140
 @patch(cls_method=True)
 def from_datasets(
     cls:ClipDataLoaders, # the class
@@ -597,6 +721,10 @@ def from_datasets(
     aug='published', # 'published', 'none', or a function (Video, Mask) -> (Video, Mask), such as `published_augmentation(size, ratio=(1, 1.5))`
     color_per_frame:bool=False, # with 'published': draw colors for each frame instead of once per clip?
     color:str='batch', # with 'published', where colors are changed: 'batch' (`ColorClip`, on the device), 'worker' (`photometric_distortion`) or 'none'
+    ratio:tuple=None, # with 'published': least and largest zoom; None: (0.5, 2)
+    still:float=0., # with 'published': share of training clips that `MovingStill` makes of their last frame, 0..1
+    crop:tuple=None, # with 'published': height and width of training crops, of frames that are `size` at zoom 1; None: `size`
+    warp:str='worker', # with 'published', where clips are zoomed and cropped: 'worker', or 'batch' (`WarpClip`, on the device; all frames of the data have one size)
     labels:LabelSet=None, # classes; None: those of `train_ds`, or else of Cityscapes
     num_workers:int=None, # processes that read ahead; 0: none; None: one per processor, at most 8
     seed:int=None, # fixes order and draws; None: fastai's random state (`set_seed`)
@@ -609,14 +737,16 @@ def from_datasets(
     size = tuple(size or train_ds[0][0].shape[-2:])
     common = dict(labels=labels, size=size, dilation=getattr(train_ds, 'dilation', None), missing=getattr(train_ds, 'missing', 'mirror'), seed=seed,
                   num_workers=min(8, defaults.cpus) if num_workers is None else num_workers) | dict(pin_memory=torch.cuda.is_available()) | kwargs
-    if color not in ('batch', 'worker', 'none'): raise ValueError(f"color={color!r}: expected 'batch', 'worker' or 'none'")
-    colors = [ColorClip(per_frame=color_per_frame)] if aug == 'published' and color == 'batch' else []
-    train = ClipItems(train_ds, _augmentation(aug, size, color_per_frame, labels.ignore_index, color == 'worker'), color=colors[0] if colors else None)
-    loaders = [ClipDL(train, bs, shuffle=True, drop_last=len(train) >= bs, after_batch=[*colors, NormalizeClip()], **common),
+    zoom = {k: v for k, v in dict(ratio=ratio and tuple(ratio), reference=crop and size).items() if v}
+    warps, colors = _batch_steps(aug, tuple(crop or size), color, warp, color_per_frame, dict(zoom, still=still, ignore_index=labels.ignore_index))
+    if not warps: zoom |= dict(still=still)
+    train = ClipItems(train_ds, None if warps else _augmentation(aug, tuple(crop or size), color_per_frame, labels.ignore_index, color == 'worker', **zoom),
+                      color=colors[0] if colors else None, warp=warps[0] if warps else None)
+    loaders = [ClipDL(train, bs, shuffle=True, drop_last=len(train) >= bs, after_batch=[*warps, *colors, NormalizeClip()], **common),
                ClipDL(ClipItems(valid_ds, ResizeClip(size)), val_bs or bs, after_batch=NormalizeClip(), **common)]
     return cls(*loaders, path=path, device=device or default_device())
 
-# %% ../nbs/04_augment.ipynb #c125
+# %% ../nbs/04_augment.ipynb #c141
 @patch
 def unreadable(
     self:ClipDataLoaders, # the loaders
@@ -624,7 +754,7 @@ def unreadable(
     "Files of all loaders that could not be read and were replaced, for a report at the end of a training"
     return {path: n for dl in self.loaders for path, n in dl.unreadable().items()}
 
-# %% ../nbs/04_augment.ipynb #c128
+# %% ../nbs/04_augment.ipynb #c144
 @patch(cls_method=True)
 def from_index(
     cls:ClipDataLoaders, # the class
@@ -646,7 +776,7 @@ def from_index(
     datasets = [ClipDataset(index, d, missing, cache=cache, unreadable=unreadable) for index, d in ((train, dilation), (valid, dilation if val_dilation is None else val_dilation))]
     return cls.from_datasets(*datasets, **kwargs)
 
-# %% ../nbs/04_augment.ipynb #c131
+# %% ../nbs/04_augment.ipynb #c147
 @patch(cls_method=True)
 def from_cityscapes(
     cls:ClipDataLoaders, # the class
@@ -666,7 +796,7 @@ def from_cityscapes(
     indexes = [FrameIndex(path, split, labels, layout='cityscapes') for split in ('train', 'val')]
     return cls.from_index(*indexes, dilation=dilation, missing=missing, cache=cache, size=size, bs=bs, aug=aug, num_workers=num_workers, seed=seed, **kwargs)
 
-# %% ../nbs/04_augment.ipynb #c136
+# %% ../nbs/04_augment.ipynb #c152
 @patch(cls_method=True)
 def from_camvid(
     cls:ClipDataLoaders, # the class
@@ -702,7 +832,7 @@ def _without_divided(train):
     if not left: raise ValueError(f'every recording ({", ".join(train.sequences)}) is divided between the splits, nothing is left to train on')
     return train.subset(left)
 
-# %% ../nbs/04_augment.ipynb #c139
+# %% ../nbs/04_augment.ipynb #c155
 @patch(cls_method=True)
 def from_vspw(
     cls:ClipDataLoaders, # the class
@@ -724,7 +854,7 @@ def from_vspw(
     if dilation is not None: dilation = [d*train.step for d in dilation]
     return cls.from_index(train, valid, dilation=dilation, missing=missing, cache=cache, size=size, bs=bs, aug=aug, num_workers=num_workers, seed=seed, **kwargs)
 
-# %% ../nbs/04_augment.ipynb #c142
+# %% ../nbs/04_augment.ipynb #c158
 def _as_labels(labels):
     "A label set from one, from class names, from a JSON file, or None"
     if labels is None or isinstance(labels, LabelSet): return labels
@@ -755,7 +885,7 @@ def from_folder(
     indexes = index.divide(val, split_seed) if splits == {None} else [FrameIndex(path, split, index.labels, layout='folder', rate=rate) for split in ('train', 'val')]
     return cls.from_index(*indexes, dilation=dilation, missing=missing, cache=cache, size=size, bs=bs, aug=aug, num_workers=num_workers, seed=seed, **kwargs)
 
-# %% ../nbs/04_augment.ipynb #c145
+# %% ../nbs/04_augment.ipynb #c161
 @patch(cls_method=True)
 def from_path(
     cls:ClipDataLoaders, # the class
@@ -766,7 +896,7 @@ def from_path(
     makers = dict(cityscapes=cls.from_cityscapes, camvid=cls.from_camvid, camvid32=cls.from_camvid, vspw=cls.from_vspw, folder=cls.from_folder)
     return makers[find_layout(path)](path, **kwargs)
 
-# %% ../nbs/04_augment.ipynb #c148
+# %% ../nbs/04_augment.ipynb #c164
 class PlainClips(torch.utils.data.Dataset):
     "The plain pipeline, for comparison: Pillow and torchvision, frame by frame, nothing remembered; gives (frames float normalised, masks int64)"
     def __init__(self,
@@ -794,7 +924,7 @@ class PlainClips(torch.utils.data.Dataset):
             masks.append(torch.from_numpy(np.array(mask)).long())
         return torch.stack(frames), torch.stack(masks)
 
-# %% ../nbs/04_augment.ipynb #c151
+# %% ../nbs/04_augment.ipynb #c167
 def _clips_per_second(loader):
     "Clips per second of one pass, workers' start included"
     start = time.perf_counter()
@@ -816,7 +946,7 @@ def _bench_loaders(index, dilation, size, bs, num_workers, cache, clips):
             'segvid, first epoch': lambda: ours(few(cache=cache), steps()), 'segvid, next epochs': lambda: ours(full, steps()),
             'segvid, next epochs, batch work left to the GPU': lambda: ours(full, [])}
 
-# %% ../nbs/04_augment.ipynb #c153
+# %% ../nbs/04_augment.ipynb #c169
 def loader_bench(
     path, # folder of a data set in any layout that `find_layout` knows
     size:tuple=(512,1024), # height and width for the network, pixels
@@ -839,7 +969,7 @@ def loader_bench(
     return dict(clips=min(clips, len(index.labelled)), frame=list(frame), size=list(size), bs=bs, num_workers=num_workers, turns=turns, cache=cache,
                 clips_per_second={name: told(values) for name, values in speeds.items()}, ratio=ratio)
 
-# %% ../nbs/04_augment.ipynb #c156
+# %% ../nbs/04_augment.ipynb #c172
 @patch
 def test_dl(
     self:ClipDataLoaders, # the loaders
@@ -853,7 +983,7 @@ def test_dl(
     items = ClipItems(test_items, self.valid.dataset.transform, with_labels)
     return self.valid.new(items, **{**dict(shuffle=False, drop_last=False), **kwargs})
 
-# %% ../nbs/04_augment.ipynb #c163
+# %% ../nbs/04_augment.ipynb #c179
 def load_masks(
     clip, # masks in order: a list of frame records, label files (None: no label) or arrays (H,W)
     labels:LabelSet=cityscapes_labels, # classes and numberings of the files
@@ -869,7 +999,7 @@ def load_masks(
     empty = torch.full_like(next(m for m in masks if m is not None), labels.ignore_index)
     return torch.stack([empty if m is None else m for m in masks])
 
-# %% ../nbs/04_augment.ipynb #c165
+# %% ../nbs/04_augment.ipynb #c181
 class _LoadClip(Transform):
     "`load_clip` as a fastai transform"
     def encodes(self,
@@ -887,7 +1017,7 @@ class _LoadMasks(Transform):
         clip, # anything that `load_masks` takes
     ): return tv_tensors.Mask(load_masks(clip, self.labels))
 
-# %% ../nbs/04_augment.ipynb #c167
+# %% ../nbs/04_augment.ipynb #c183
 def ClipBlock(
     mean=_MEAN, # mean of red, green, blue, 0..1
     std=_STD, # their standard deviation, 0..1
@@ -895,14 +1025,14 @@ def ClipBlock(
     "The frames of a clip: a list of records or paths becomes a video, batches are normalised"
     return TransformBlock(type_tfms=_LoadClip(), batch_tfms=NormalizeClip(mean, std), dl_type=ClipDL)
 
-# %% ../nbs/04_augment.ipynb #c169
+# %% ../nbs/04_augment.ipynb #c185
 def ClipMaskBlock(
     labels:LabelSet=cityscapes_labels, # classes and numberings of the label files
 )->TransformBlock: # block for `DataBlock`
     "The masks of a clip: a list of records or label files becomes masks"
     return TransformBlock(type_tfms=_LoadMasks(labels), dls_kwargs=dict(labels=labels))
 
-# %% ../nbs/04_augment.ipynb #c171
+# %% ../nbs/04_augment.ipynb #c187
 class ClipTransform(ItemTransform):
     "Transforms of torchvision's kind for a sample (frames, masks): one for training, one for everything else"
     _retain = False

@@ -21,7 +21,8 @@ from . import __version__
 from .augment import ClipDataLoaders
 from .clips import FrameIndex
 from .evaluate import evaluate_model
-from .learner import clip_learner, load_model
+from .learner import CarriedMemory, class_weights, clip_learner, load_model
+from .metrics import ClipLoss
 from .organize import command, find_layout, layouts
 from .segmenter import load_published
 from .survive import Checkpoints, LossGuard, WeightAverage, write_atomically
@@ -113,7 +114,14 @@ def find_loaders(
     return getattr(ClipDataLoaders, _constructors[layout])(data, device=default_device() if device is None else torch.device(device), **options)
 
 # %% ../nbs/17_cli.ipynb #c020
-_head_options, _loader_options = ('embed_dim', 'depth', 'window'), ('size', 'bs', 'dilation', 'dilation_seconds', 'missing', 'unreadable', 'aug', 'seed', 'num_workers')
+_head_options = ('embed_dim', 'depth', 'window', 'shift', 'skip')
+_loader_options = ('size', 'bs', 'dilation', 'dilation_seconds', 'missing', 'unreadable', 'aug', 'ratio', 'still', 'crop', 'warp', 'color_per_frame', 'cache', 'split', 'seed', 'num_workers')
+
+def _few_clips(dl, number):
+    "Keep `number` clips of a loader, evenly spread"
+    clips = dl.dataset.clips
+    clips.items = [clips.items[i*len(clips.items)//number] for i in range(min(number, len(clips.items)))]
+    dl.n = len(clips.items)
 
 def learner_from_options(
     dls:ClipDataLoaders, # data
@@ -121,13 +129,17 @@ def learner_from_options(
 ): # a `ClipLearner`
     "The learner that a training needs. Raises ValueError for an unknown encoder or head."
     head = {k: options[k] for k in _head_options if options.get(k) is not None and (k == 'embed_dim' or options.get('head') != 'frame')}
-    if 'window' in head: head['shift'] = head['window']//2
-    given = {k: options[k] for k in ('encoder', 'head', 'lr') if options.get(k) is not None}
-    learn = clip_learner(dls, **given, pretrained=bool(options.get('pretrained')), path=options.get('out') or '.', **head)
+    if 'window' in head: head.setdefault('shift', head['window']//2)
+    given = {k: options[k] for k in ('encoder', 'head', 'lr', 'wd') if options.get(k) is not None}
+    file, power = options.get('encoder_weights'), options.get('class_weights')
+    if file: given['encoder_options'] = dict(pretrained_cfg_overlay=dict(file=str(file)))
+    if power: given['loss_func'] = ClipLoss(weight=class_weights(dls.train_ds, power), ignore_index=dls.labels.ignore_index)
+    if options.get('val_clips'): _few_clips(dls.valid, options['val_clips'])
+    learn = clip_learner(dls, **given, pretrained=bool(options.get('pretrained') or file), path=options.get('out') or '.', **head)
     if options.get('weights'): print(load_published(learn.model, options['weights'], new_classes=True)); learn.pretrained = True
     return learn.to_bf16() if options.get('bf16') else learn
 
-# %% ../nbs/17_cli.ipynb #c023
+# %% ../nbs/17_cli.ipynb #c025
 class HistoryFile(Callback):
     "Keeps a CSV file with a row for every epoch: phase, epoch, losses, metrics, learning rate, seconds"
     order = 60                                         # after the recorder
@@ -146,7 +158,7 @@ class HistoryFile(Callback):
         self.rows.append(dict(phase=self.phase, epoch=self.epoch, **numbers, seconds=round(time.time() - self.start, 2)))
         write_atomically(self.path, pd.DataFrame(self.rows).to_csv(index=False, float_format='%.6g'))
 
-# %% ../nbs/17_cli.ipynb #c026
+# %% ../nbs/17_cli.ipynb #c028
 def _mmseg_learner(options):
     "A learner from an MMSegmentation config in .py, with the data folder, output folder and device of the options"
     from segvid.mmseg import learner_from_config
@@ -160,11 +172,12 @@ def _start(options):
     print(f"segvid: {len(dls.train_ds)} clips train, {len(dls.valid_ds)} validate; {dls.c} classes, {len(dls.dilation or ()) + 1} frames of {dls.size[0]}x{dls.size[1]} on {dls.device}", flush=True)
     return learner_from_options(dls, options)
 
-# %% ../nbs/17_cli.ipynb #c029
+# %% ../nbs/17_cli.ipynb #c031
 def _callbacks(options, out):
     "Checkpoints and guards of a training"
     keeper = Checkpoints(out/'checkpoints', resume=bool(options['resume']))
-    guards = [LossGuard('skip' if options['skip_nan'] else 'stop'), HistoryFile(out/'history.csv'), *([WeightAverage(options['ema'])] if options['ema'] else [])]
+    guards = [LossGuard('skip' if options['skip_nan'] else 'stop'), HistoryFile(out/'history.csv'), *([WeightAverage(options['ema'])] if options['ema'] else []),
+              *([CarriedMemory(options['carry'])] if options['carry'] else [])]
     return keeper, guards
 
 def _train(learn, options, out):
@@ -177,9 +190,9 @@ def _train(learn, options, out):
         if hasattr(learn, 'fit_config'): learn.fit_config(epochs=options['epochs'], cbs=[keeper])   # a config of others brings its schedule and length along
         elif options['freeze_encoder']: learn.freeze(); learn.fit_one_cycle(epochs, slice(lr), cbs=keeper)
         elif options['schedule'] == 'published': learn.fit_published(epochs, lr, cbs=[keeper])
-        else: learn.fine_tune(epochs, lr, checkpoints=keeper)
+        else: learn.fine_tune(epochs, lr, lr_mult=options['lr_mult'], checkpoints=keeper)
 
-# %% ../nbs/17_cli.ipynb #c031
+# %% ../nbs/17_cli.ipynb #c033
 _not_kept = ('config', 'out', 'resume', 'json', 'quiet')                     # options that say where and how loud, not what
 
 def run_training(
@@ -195,7 +208,7 @@ def run_training(
     report = dict(options={k: v for k, v in options.items() if v is not None}, segvid=__version__, torch=torch.__version__, training_seconds=round(time.time() - start, 1))
     return _finish(learn, options, out, report)
 
-# %% ../nbs/17_cli.ipynb #c033
+# %% ../nbs/17_cli.ipynb #c035
 def _finish(learn, options, out, report):
     "Write the model, score it, write and print the scores; status 1 if pictures had to be replaced"
     model, bar = learn.save_model(out/'model', options['dtype'] or 'float32'), partial(tqdm, unit='frame', leave=False, disable=bool(options['quiet']))
@@ -210,7 +223,7 @@ def _finish(learn, options, out, report):
     print(f'\nwrote config.toml, history.csv, scores.json and model.safetensors ({model.stat().st_size/1e6:.1f} MB) to {out}')
     return report | dict(status=int(bool(lost)))
 
-# %% ../nbs/17_cli.ipynb #c037
+# %% ../nbs/17_cli.ipynb #c039
 def _run(func, flags, work):
     "Merge options, do the work, print its report as JSON if asked; returns the exit status"
     config = flags.get('config')
@@ -219,7 +232,7 @@ def _run(func, flags, work):
     if options['json']: print(json.dumps(report))
     return report.pop('status', 0)
 
-# %% ../nbs/17_cli.ipynb #c040
+# %% ../nbs/17_cli.ipynb #c042
 _train_examples = """
     Examples:
       segvid_train --data cityscapes --encoder mit_b1 --pretrained --epochs 40 --size 512 1024 --bf16
@@ -242,7 +255,7 @@ def _with_examples(text):
     def add(func): func.__doc__ += '\n' + text; return func
     return add
 
-# %% ../nbs/17_cli.ipynb #c042
+# %% ../nbs/17_cli.ipynb #c044
 @command
 @_with_examples(_train_examples)
 def segvid_train(
@@ -253,10 +266,14 @@ def segvid_train(
     encoder:str=None, # timm name of the encoder, default mit_b1
     head:str=None, # tv3s (temporal, default) or frame (its per-frame twin)
     pretrained:store_true=False, # start the encoder from ImageNet weights (downloads; mind their license)
+    encoder_weights:str=None, # ImageNet weights of the encoder from a file, as timm publishes them
     weights:str=None, # checkpoint to start from: TV3S, SegFormer, Hugging Face or segvid
     freeze_encoder:store_true=False, # train the head alone
     epochs:int=None, # epochs, default 20
     lr:float=None, # learning rate of the head, default 6e-4
+    lr_mult:float=None, # how many times slower the encoder learns, default 10 if it is trained, else 1
+    wd:float=None, # weight decay, default 0.01
+    class_weights:float=None, # weight rare classes up: 0 not at all (default), 0.5 by the root of their frequency, 1 fully
     schedule:str=None, # cycle (default) or published (warm-up and linear decay)
     bs:int=None, # clips in a batch, default 2
     size:_Pair=None, # height and width for the network, default that of the layout
@@ -265,9 +282,20 @@ def segvid_train(
     missing:str=None, # neighbours that are not there: mirror (default), repeat, drop or error
     unreadable:str=None, # pictures that cannot be read: raise (default) or replace, counting them
     aug:str=None, # augmentation: published (default) or none
+    ratio:Annotated[float, dict(nargs=2, metavar=('LOW', 'HIGH'))]=None, # zoom of the published augmentation, default 0.5 2
+    still:float=None, # share of training clips made of their last frame, seen by a moving camera, default 0
+    crop:_Pair=None, # height and width of training crops, of frames that are --size at zoom 1; default --size
+    warp:str=None, # where clips are zoomed and cropped: worker (default), or batch (on the device, for frames of one size)
+    color_per_frame:store_true=False, # draw colors for each frame instead of once per clip
+    split:str=None, # of CamVid: published (default) or recording
+    cache:str=None, # memory for decoded pictures, such as 2GB, default none
+    carry:int=None, # answer every frame in training, in pieces of so many frames with memory carried on; default: the last frame, as published
+    val_clips:int=None, # clips looked at after each epoch, evenly spread; the scores at the end are of all
     embed_dim:int=None, # channels of the head, default 256
     depth:int=None, # Mamba blocks, default 8
     window:int=None, # side of a window, positions at stride 8, default 20
+    skip:store_true=False, # add a frame's own logits to its temporal ones
+    shift:int=None, # how far every second block's windows are shifted, default half a window
     bf16:store_true=False, # train in bfloat16
     ema:float=None, # average the weights over the last steps with this decay, such as 0.999; default not
     max_pieces:int=None, # if memory runs out, compute a batch in up to so many pieces; default 1
@@ -283,7 +311,7 @@ def segvid_train(
     "Train a video segmenter and write model, scores, history and the options used into a folder"
     return _run(segvid_train, locals(), run_training)
 
-# %% ../nbs/17_cli.ipynb #c045
+# %% ../nbs/17_cli.ipynb #c047
 def _eval_index(data, layout, split, labels):
     "The frames to score: of `split`, default val if the data has it, else test, else all"
     if not data: raise ValueError('--data is needed: the folder of a data set with labels')
@@ -294,7 +322,7 @@ def _eval_index(data, layout, split, labels):
     fits = labels is None or len(labels) != len(everything.labels) or labels == everything.labels
     return FrameIndex(data, None if split == 'all' else split, **kinds, **({} if fits else dict(labels=labels)))
 
-# %% ../nbs/17_cli.ipynb #c048
+# %% ../nbs/17_cli.ipynb #c050
 def open_model(
     path, # file of `segvid_train` or `save_model`; or a learner's export, a pickle
     device=None, # where it goes, default the GPU if there is one
@@ -311,7 +339,7 @@ def open_model(
     learn.model.labels, learn.model.size, learn.model.dilation = learn.dls.labels, learn.dls.size, learn.dls.dilation
     return learn.model.to(default_device() if device is None else device).eval()
 
-# %% ../nbs/17_cli.ipynb #c050
+# %% ../nbs/17_cli.ipynb #c052
 def run_evaluation(
     options:dict, # every option of `segvid_eval`; None: default
 )->dict: # model, data, split, streamed and clipwise scores, problems, exit status
@@ -332,7 +360,7 @@ def run_evaluation(
     if index.problems: print(f'\n{len(index.problems)} files could not be used, such as {index.problems[0]}')
     return dict(report, status=int(bool(index.problems)))
 
-# %% ../nbs/17_cli.ipynb #c052
+# %% ../nbs/17_cli.ipynb #c054
 @command
 @_with_examples(_eval_examples)
 def segvid_eval(

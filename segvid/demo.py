@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from .augment import ClipDataLoaders
 from .clips import read_frame, read_mask
 from .learner import clip_learner, compare_table
-from .organize import command
+from .organize import HeightWidth, command
 from .toycity import make_toycity
 
 # %% ../nbs/15_demo.ipynb #c008
@@ -173,7 +173,7 @@ def segvid_demo(
     out:str='demo', # folder to write
     seed:int=0, # fixes data, weights and batches
     epochs:int=0, # default 5 for the toy street, 20 for other data
-    size:str='', # height x width for the networks, such as 128x256
+    size:HeightWidth=None, # height and width for the networks, default 64 128 for the toy street, 128 256 for other data
     encoder:str='mit_b0', # timm name of the encoder
     bs:int=4, # clips in a batch
     quiet:store_true=False, # no progress bars
@@ -183,11 +183,10 @@ def segvid_demo(
 
     Examples:
       segvid_demo
-      segvid_demo --data my_data --epochs 10 --size 128x256
+      segvid_demo --data my_data --epochs 10 --size 128 256
     """
-    if size and size.count('x') != 1: raise ValueError(f"--size is {size!r}; expected height x width, such as 128x256")
     if data and not Path(data).is_dir(): raise ValueError(f"--data {data} is no folder; segvid_organize makes one from your frames")
     with redirect_stdout(sys.stderr) if json else nullcontext():
-        run_demo(data or None, out, seed, epochs or None, tuple(map(int, size.split('x'))) if size else None, encoder, bs=bs, quiet=bool(quiet))
+        run_demo(data or None, out, seed, epochs or None, size, encoder, bs=bs, quiet=bool(quiet))
     if json: print((Path(out)/'results.json').read_text())
     return 0

@@ -36,7 +36,7 @@ def pixel_losses(
 
 # %% ../nbs/09_metrics.ipynb #c016
 def loss_terms(
-    pred:Tensor, # logits: (B, T+1, K, h, w), (B, T, K, h, w) or (B, K, h, w)
+    pred:Tensor, # logits: (B, T+1, K, h, w), (B, 2T, K, h, w), (B, T, K, h, w) or (B, K, h, w)
     y:Tensor, # labels, (B, T, H, W)
     form:str='vspw', # per-frame logits of 'vspw': all frames; 'cityscapes': the last frame
     frame_weight:float=0.5, # weight of the per-frame term where there is a temporal one
@@ -48,7 +48,8 @@ def loss_terms(
     alone = [(t, t) for t in frames]
     if pred.shape[1] == T: return [(1., alone)]
     if pred.shape[1] == T + 1: return [(frame_weight, alone), (1., [(T, T - 1)])]
-    raise ValueError(f'logits of {pred.shape[1]} frames for labels of {T}; expected {T} (a per-frame head), {T + 1} (a temporal head in training) or (B, K, h, w)')
+    if pred.shape[1] == 2*T: return [(frame_weight, alone), (1., [(T + t, t) for t in range(T)])]
+    raise ValueError(f'logits of {pred.shape[1]} frames for labels of {T}; expected {T} (a per-frame head), {T + 1} or {2*T} (a temporal head in training) or (B, K, h, w)')
 
 # %% ../nbs/09_metrics.ipynb #c019
 def _look(y, num_classes, ignore_index):

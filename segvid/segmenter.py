@@ -11,8 +11,6 @@ __all__ = ['encoder_name', 'TimmEncoder', 'VideoSegmenter', 'video_segmenter', '
 import json, math, os, pickle, re
 from copy import deepcopy
 from copy import deepcopy
-from copy import deepcopy
-from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 import timm, torch
@@ -125,14 +123,25 @@ def forward(
     self:VideoSegmenter, # the model
     clip:Tensor, # frames, (B,T,3,H,W), normalised
     all_frames:bool=False, # in evaluation: logits of every frame instead of the last?
-)->Tensor: # evaluation: (B,K,H,W), or (B,T,K,H,W); training: the head's `train_logits`, (B,T or T+1,K,H/4,W/4)
+    memory:object=False, # in training: what `train_piece` gave for the frames before, or None, for a temporal answer to every frame; False: the published form
+)->Tensor: # evaluation: (B,K,H,W), or (B,T,K,H,W); training: the head's `train_logits`, (B,T or T+1,K,H/4,W/4), with a memory (B,2T,K,H/4,W/4)
     "Segment clips; frame t sees frames up to t. Raises ValueError for other shapes."
     B, T, H, W = _clip_shape(clip, self.in_chans)
+    if self.training and memory is not False: return self.train_piece(clip, memory)[0]
     if self.training: return self.head.train_logits(self.encoder(clip.flatten(0, 1)), T)
     if not (all_frames or self.head.carries_state): clip, T = clip[:, -1:], 1
     logits = self.head(self.encoder(clip.flatten(0, 1)), T, all_frames=all_frames)
     if not all_frames: return _at_size(logits, (H, W))
     return _at_size(logits.flatten(0, 1), (H, W)).unflatten(0, (B, T))
+
+@patch
+def train_piece(
+    self:VideoSegmenter, # the model
+    clip:Tensor, # a piece of a longer clip, (B,T,3,H,W), normalised
+    memory:object=None, # what the piece before left, default nothing
+)->tuple: # logits (B,T or 2T,K,H/4,W/4), and the memory after the last frame
+    "Training logits of every frame of a piece, and what to hand on to the next piece"
+    return self.head.train_stream(self.encoder(clip.flatten(0, 1)), clip.shape[1], memory)
 
 # %% ../nbs/08_segmenter.ipynb #c031
 _heads = dict(tv3s=TV3SHead, frame=SegFormerHead)

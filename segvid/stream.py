@@ -26,7 +26,7 @@ from fastcore.script import store_true
 from numpy.lib.stride_tricks import as_strided
 from .labels import LabelSet, camvid_labels, cityscapes_labels, spread_colors, vspw_labels
 from .learner import as_frame, load_model
-from .organize import command, parse_frame_name
+from .organize import HeightWidth, command, parse_frame_name
 from .survive import write_atomically
 
 # %% ../nbs/11_stream.ipynb #c013
@@ -1417,11 +1417,10 @@ def load_any_model(
     return learn
 
 # %% ../nbs/11_stream.ipynb #c315
-def _size_of(text):
-    "'512 1024', '512x1024' or '' as (height, width) or None"
-    numbers = [int(n) for n in re.findall(r'\d+', text or '')]
-    if numbers and len(numbers) != 2: raise ValueError(f'--size {text!r}: expected height and width such as 512x1024')
-    return tuple(numbers) or None
+def _precision_of(bf16, precision):
+    "The precision that --bf16 and --precision ask for; ValueError if they disagree"
+    if bf16 and precision not in ('', 'bf16'): raise ValueError(f'--bf16 and --precision {precision} disagree: give one of them')
+    return 'bf16' if bf16 else precision or 'fp32'
 
 def _yes_no(text, otherwise=None):
     "'yes', 'no' or '' as True, False or `otherwise`; anything else is a path"
@@ -1439,14 +1438,15 @@ def segvid_predict(
     start:str='0', # first frame: number, or time such as 12.5s or 1:30
     stop:str='', # where to end, in the same way
     warmup:int=10, # frames before --start to fill the memory with
-    size:str='', # height x width for the model or of a tile, such as 512x1024; default the model's own
+    size:HeightWidth=None, # height and width for the model or of a tile, default the model's own
     mode:str='resize', # how frames meet that size: resize, pad or tile
     cuts:float=.35, # least change that counts as a scene cut, 0..1; 0: keep the memory through cuts
     alpha:float=.5, # weight of the colors, 0..1
     rate:float=0., # frames per second where the source does not say; 0: 25
     no_audio:store_true=False, # leave the sound out
     codec:str='', # encoder of the overlay film, such as libx264, libvpx-vp9, libsvtav1
-    precision:str='fp32', # fp32, bf16 or fp16
+    bf16:store_true=False, # in bfloat16
+    precision:str='', # fp32 (default), bf16 or fp16; --bf16 is short for the second
     device:str='', # cpu, cuda, cuda:1, mps; default the GPU if there is one
     trust:store_true=False, # run the code in a .pkl model
     overwrite:store_true=False, # with --start: replace films that are there
@@ -1464,7 +1464,7 @@ def segvid_predict(
     if not model or not source: raise ValueError('--model and --source are needed')
     if not (out or masks or frames_json): raise ValueError('nothing to write: give --out, --masks or --frames_json')
     files, given = dict(overlay=_yes_no(overlay, True), masks=_yes_no(masks), frames_json=_yes_no(frames_json)), dict(stop=stop or None, rate=rate or None, codec=codec or None)
-    how = dict(size=_size_of(size), mode=mode, cuts=cuts or False, device=device or None, precision=precision)
+    how = dict(size=size and tuple(size), mode=mode, cuts=cuts or False, device=device or None, precision=_precision_of(bf16, precision))
     with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():                  # so that only the report is printed there
         report = segment_video(load_any_model(model, trust, device or None), source, out or None, start=start, warmup=warmup, alpha=alpha, audio=not no_audio,
                                progress=False if quiet or json else None, overwrite=bool(overwrite), **files, **given, **how)

@@ -3,7 +3,7 @@ import os
 from pathlib import Path
 import pytest, torch
 
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+torch.set_num_threads(1)                       # small tensors gain nothing from more, and two test processes share the machine
 
 @pytest.fixture(scope='session')
 def shared():

@@ -4,6 +4,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
+from several import script
 from segvid.augment import ClipDataLoaders
 from segvid.cli import find_loaders, merge_options, open_model, read_options, segvid_eval, segvid_train, to_toml
 from segvid.learner import load_model
@@ -63,20 +64,20 @@ def test_unusable_files_give_status_one(run, city, tmp_path):
     (['--data', 'nowhere'], 'nowhere'), ([], '--data is needed'), (['--config', 'none.toml'], 'there is no file of options'),
     (['--data', '.', '--layout', 'film'], "layout 'film' is unknown"), (['--epochs', 'many'], 'invalid int value'), (['--epoch_s', '3'], 'unrecognized arguments')])
 def test_bad_options_are_status_two_and_one_line(args, words, tmp_path):
-    done = shell('segvid_train', *args, cwd=tmp_path)
+    done = script('segvid.cli', 'segvid_train', *args, cwd=tmp_path)
     assert done.returncode == 2 and words in done.stderr and 'Traceback' not in done.stderr and done.stdout == ''
 
 def test_bad_model_files(run, city, tmp_path):
     (tmp_path/'m.safetensors').write_bytes(b'not a model')
     for file, words in ((tmp_path/'m.safetensors', 'is not a model file'), (tmp_path/'gone.safetensors', 'there is no model file')):
-        done = shell('segvid_eval', '--model', file, '--data', city)
+        done = script('segvid.cli', 'segvid_eval', '--model', file, '--data', city)
         assert done.returncode == 2 and words in done.stderr and 'Traceback' not in done.stderr
 
 def test_a_pickle_is_not_read_unasked(tmp_path, city):
     class Trap:
         def __reduce__(self): return (Path.touch, (tmp_path/'ran',))
     torch.save(Trap(), tmp_path/'l.pkl')
-    done = shell('segvid_eval', '--learner', tmp_path/'l.pkl', '--data', city)
+    done = script('segvid.cli', 'segvid_eval', '--learner', tmp_path/'l.pkl', '--data', city)
     assert done.returncode == 2 and '--trust' in done.stderr and not (tmp_path/'ran').exists()
 
 def test_options_merge():
@@ -145,10 +146,23 @@ def test_masks_for_the_server_are_accepted(run, city, tmp_path):
         if row['IoU'] is not None: assert results['classScores'][name] == pytest.approx(row['IoU'], abs=1e-6)
 
 def test_every_script_has_help_with_examples():
-    for script in entry_points(group='console_scripts'):
-        if script.dist is None or script.dist.name != 'segvid' or not script.name.startswith('segvid_'): continue
-        module, name = script.value.split(':')
-        code = f'import sys; from {module} import {name}; sys.exit({name}())'
-        done = subprocess.run([sys.executable, '-c', code, '--help'], capture_output=True, text=True, env=dict(os.environ, COLUMNS='100'))
-        assert done.returncode == 0 and done.stderr == '', (script.name, done.stderr)
-        assert f'usage: {script.name}' in done.stdout and 'Example' in done.stdout and f'  {script.name}' in done.stdout, script.name
+    for entry in entry_points(group='console_scripts'):
+        if entry.dist is None or entry.dist.name != 'segvid' or not entry.name.startswith('segvid_'): continue
+        done = script(*entry.value.split(':'), '--help')
+        assert done.returncode == 0 and done.stderr == '', (entry.name, done.stderr)
+        assert f'usage: {entry.name}' in done.stdout and 'Example' in done.stdout and f'  {entry.name}' in done.stdout, entry.name
+
+@pytest.mark.parametrize('module,name', [('cli', 'segvid_train'), ('cli', 'segvid_eval'), ('stream', 'segvid_predict'), ('demo', 'segvid_demo')])
+def test_a_size_is_two_numbers_or_one_word(module, name, monkeypatch):
+    "--size 32 64, --size 32x64 and --size=32x64 are the same everywhere; three numbers are none"
+    import importlib
+    from segvid.organize import run_command
+    command, seen = getattr(importlib.import_module(f'segvid.{module}'), name), []
+    spy = command.__wrapped__
+    def note(size=None): seen.append(size)
+    note.__annotations__['size'], note.__name__ = spy.__annotations__['size'], name
+    for words in (['32', '64'], ['32x64']): assert run_command(note, ['--size', *words]) == 0
+    assert run_command(note, ['--size=32x64']) == 0 and seen == [[32, 64]]*3
+    for words in (['32'], ['32x64x3'], ['x64']):
+        with pytest.raises(SystemExit) as stop: run_command(note, ['--size', *words])
+        assert stop.value.code == 2

@@ -359,6 +359,8 @@ def test_command(tmp_path, capsys):
                           capture_output=True, text=True)
     assert done.returncode == 1 and 'odd.png' in done.stdout and not done.stderr
     assert json.loads((tmp_path/'r.json').read_text())['mode'] == 'symlink'
+    done = subprocess.run([*command, '--input_dir', str(source), '--output_dir', str(tmp_path/'out3'), '--dry_run', '--json'], capture_output=True, text=True)
+    assert done.returncode == 1 and json.loads(done.stdout)['mode'] == 'copy' and not (tmp_path/'out3').exists()    # like the other commands: printed, and nothing else
 
 
 # ---- snippets and neighbours

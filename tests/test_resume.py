@@ -1,9 +1,10 @@
 "Runs that survive: kill -9 at random points, damaged and missing files, a full disk, bad losses, too little memory."
-import os, random, signal, subprocess, sys, time
+import os, random, time
 from pathlib import Path
 import numpy as np, pytest, torch
 from fastai.callback.core import Callback
 from fastai.torch_core import set_seed
+from several import Program
 from segvid.augment import ClipDataLoaders
 from segvid.learner import clip_learner
 from segvid.survive import Checkpoints, LossGuard, WeightAverage, batch_files, checkpoint_files, newest_checkpoint, seal, unseal, write_atomically
@@ -11,48 +12,37 @@ from segvid.toycity import make_toycity
 
 tiny = dict(embed_dim=16, depth=2, window=4, shift=2)
 
-program = '''
-import sys, torch, warnings
-warnings.simplefilter('ignore')
-from pathlib import Path
-from fastai.callback.core import Callback
-from fastai.torch_core import set_seed
-from segvid.augment import ClipDataLoaders
-from segvid.learner import clip_learner
-from segvid.survive import Checkpoints, WeightAverage
-city, out, workers, resume = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == 'resume'
-torch.set_num_threads(1)
-set_seed(0 if not resume else 99, reproducible=True)                  # after a kill, chance must come from the checkpoint
 class Say(Callback):
+    "Prints every step"
     order = 150
     def after_batch(self):
         if self.training: print('step', self.learn.checkpoints.step, flush=True)
-dls = ClipDataLoaders.from_cityscapes(city, dilation=[-1], size=(32, 64), bs=4, num_workers=workers, seed=0 if not resume else 99, aug='published')
-learn = clip_learner(dls, 'mit_b0', embed_dim=16, depth=2, window=4, shift=2, cbs=[Say(), WeightAverage(.9)], path=out)
-with learn.no_bar(), learn.no_logging(): learn.fine_tune(2, 1e-3, freeze_epochs=1, checkpoints=Checkpoints(out/'c', every=3, resume=resume))
-learn.save_model(out/'final')
-print('done', flush=True)
-'''
+
+def train(city, out, workers, resume):
+    "A training in two phases, with augmentation, dropout, dropped paths and averaged weights, in a process of its own"
+    seed = 99 if resume else 0                                               # after a kill, chance must come from the checkpoint
+    set_seed(seed, reproducible=True)
+    dls = ClipDataLoaders.from_cityscapes(city, dilation=[-1], size=(32, 64), bs=4, num_workers=workers, seed=seed, aug='published')
+    learn = clip_learner(dls, 'mit_b0', cbs=[Say(), WeightAverage(.9)], path=out, **tiny)
+    with learn.no_bar(), learn.no_logging(): learn.fine_tune(2, 1e-3, freeze_epochs=1, checkpoints=Checkpoints(out/'c', every=3, resume=resume))
+    learn.save_model(out/'final')
 
 @pytest.fixture(scope='module')
 def city(tmp_path_factory): return make_toycity(tmp_path_factory.mktemp('data')/'city', sequences=4, frames=8, size=(32, 64), val=1)
 
-def start(city, out, workers, mode):
-    return subprocess.Popen([sys.executable, '-W', 'ignore', '-c', program, city, out, str(workers), mode], stdout=subprocess.PIPE, text=True, env=dict(os.environ, OMP_NUM_THREADS='1'))
+def start(city, out, workers, mode): return Program(train, city, out, workers, mode == 'resume', log=out/f'log_{time.time_ns()}')
 
 def finish(city, out, workers=0, mode='new'):
-    text = start(city, out, workers, mode).communicate()[0]
-    assert text.endswith('done\n'), text
+    run = start(city, out, workers, mode)
+    assert run.wait() == 0, run.text
     return (out/'final.safetensors').read_bytes()
 
 def kill_at(city, out, step, delay, workers, mode):
-    "kill -9 a little after a step; returns the last step that was announced"
-    run, last = start(city, out, workers, mode), 0
-    for line in run.stdout:
-        if line.startswith('step'): last = int(line.split()[1])
-        if last >= step: time.sleep(delay); break
-    run.send_signal(signal.SIGKILL); run.wait()
-    return last
+    "kill -9 a little after a step"
+    run = start(city, out, workers, mode)
+    run.wait_until(lambda lines: any(l.startswith('step') and int(l.split()[1]) >= step for l in lines))
+    time.sleep(delay)
+    run.kill()
 
 @pytest.fixture(scope='module')
 def straight(city, tmp_path_factory): return finish(city, tmp_path_factory.mktemp('straight'))
@@ -150,6 +140,7 @@ def test_nan_is_named_with_its_files_and_stops_or_is_left_out(dls, tmp_path, cap
     learn = fit(dls, tmp_path/'b', cbs=[poison(dls, 9), guard])
     assert len(guard.skipped) == 1 and any(path in f for f in guard.skipped[0]) and path in capsys.readouterr().out
     assert torch.isfinite(weights(learn)).all() and np.isfinite(float(learn.recorder.losses[-1]))
+    assert all(torch.isfinite(b).all() for b in learn.model.buffers()) and np.isfinite(float(learn.recorder.values[-1][1]))   # nothing of it is left in statistics
     with pytest.raises(FloatingPointError): fit(dls, tmp_path/'c', cbs=[poison(dls, n) for n in range(24)] + [LossGuard('skip', most=2)])
 
 def test_nan_weights_are_never_saved(dls, tmp_path, capsys):

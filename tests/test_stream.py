@@ -4,6 +4,7 @@ from fractions import Fraction
 from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
+from several import Program, script, text
 from segvid.labels import cityscapes_labels
 from segvid.stream import (Ahead, CutDetector, FilmWriter, TileView, VideoSource, VideoStream, find_encoder, labels_for, load_any_model, open_source,
                            read_mask_video, segment_frames, segment_video, thumbnail, scene_change)
@@ -408,12 +409,11 @@ sys.exit(report.exit_status)
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_leaves_a_playable_film(tmp_path, number):
     code = program.format(tests=str(Path(__file__).parent), out=str(tmp_path/'out'))
-    process = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline().strip() == 'twenty'
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=60)
-    frames = int(out.split()[-1])
-    assert process.returncode == 130 and frames >= 21
+    process = Program(text, code, log=tmp_path/'log')
+    process.wait_until(lambda lines: 'twenty' in lines)
+    process.signal(number)
+    status, frames = process.wait(60), int(process.text.split()[-1])
+    assert status == 130 and frames >= 21
     assert len(list(open_source(tmp_path/'out'/'overlay.mp4'))) == frames == len(pngs(tmp_path/'out'/'masks'))
     assert json.loads((tmp_path/'out'/'report.json').read_text())['interrupted'] and not list((tmp_path/'out').glob('.*'))
 
@@ -443,8 +443,7 @@ def test_slow_model_sees_the_present_of_a_live_source():
 
 def run(*options, code=0):
     "Output and errors of segvid_predict in a process of its own"
-    command = [sys.executable, '-W', 'ignore', '-c', 'from segvid.stream import segvid_predict; import sys; sys.exit(segvid_predict())', *map(str, options)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = script('segvid.stream', 'segvid_predict', *options)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout, done.stderr
 
@@ -475,7 +474,7 @@ def test_command(tmp_path, film, model_file, capsys):
 def test_command_tells_of_faults_and_interruption(tmp_path, film, model_file):
     data = write_film(tmp_path/'w.mp4', pictures(60), container={'movflags': 'faststart'}).read_bytes()
     (tmp_path/'cut.mp4').write_bytes(data[:len(data)*2//3])
-    out, _ = run('--model', model_file, '--source', tmp_path/'cut.mp4', '--out', tmp_path/'o.mp4', '--device', 'cpu', '--precision', 'bf16', '--mode', 'pad', code=1)
+    out, _ = run('--model', model_file, '--source', tmp_path/'cut.mp4', '--out', tmp_path/'o.mp4', '--device', 'cpu', '--bf16', '--size', '32x64', '--mode', 'pad', code=1)
     assert 'the file promises 60 frames' in out
     command = [sys.executable, '-W', 'ignore', '-c', 'from segvid.stream import segvid_predict; import sys; sys.exit(segvid_predict())', '--model', str(model_file), '--device', 'cpu',
                '--source', 'lavfi:testsrc2=size=64x48:rate=10', '--out', str(tmp_path/'live')]
