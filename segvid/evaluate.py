@@ -9,17 +9,20 @@ __all__ = ['prepare_frames', 'at_size', 'window_starts', 'cut_windows', 'join_wi
 # %% ../nbs/09a_evaluate.ipynb #c007
 import time
 from collections import deque
+from contextlib import contextmanager
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
+from fastai.learner import replacing_yield
 from fastai.vision.core import imagenet_stats
 from fastcore.basics import patch
 from fastprogress.fastprogress import progress_bar
 from PIL import Image
 from torch import Tensor, nn
+from . import metrics
 from .clips import ClipDataset, FrameIndex, FrameRecord
 from .labels import LabelSet
 from .metrics import BoundaryIoU, MeanIoU, VideoConsistency
@@ -278,7 +281,8 @@ def evaluate_model(
             if first: predictor.reset()
             _score_frame(predictor, scorer, record, frames, truth, streamed, out)
     finally: model.train(training)
-    return scorer.scores(sum(p.numel() for p in model.parameters()), _mode_text(streamed, predictor))
+    with contextmanager(replacing_yield)(metrics, '_over_processes', lambda counts: counts):             # of several processes, one alone may examine
+        return scorer.scores(sum(p.numel() for p in model.parameters()), _mode_text(streamed, predictor))
 
 def _score_frame(predictor, scorer, record, frames, truth, streamed, out):
     "Segment one frame, count it, write it"

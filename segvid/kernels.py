@@ -426,11 +426,11 @@ def _backward_states(factors, hs, g, sum_a, a2, B, C, part, left, n, SB: tl.cons
 @triton.jit
 def _backward_block(rows, hs, carry, a2, D, bias, B, C, part, du, ddelta, dz, t, left, n, d, SB: tl.constexpr, SC: tl.constexpr,
                     CHANNELS: tl.constexpr, N: tl.constexpr, TILE: tl.constexpr, BLOCK_D: tl.constexpr, KEEP: tl.constexpr,
-                    SOFTPLUS: tl.constexpr, GATED: tl.constexpr, EVEN: tl.constexpr, FULL: tl.constexpr):
+                    SOFTPLUS: tl.constexpr, GATED: tl.constexpr, EVEN: tl.constexpr, FULL: tl.constexpr, SDZ: tl.constexpr):
     "One block from token t on, hs the state before it, carry = (dL/dh after it, sums for dA, dD, dbias). FULL: all KEEP tokens exist; else 0 .. left"
     g, sum_a, sum_d, sum_bias = carry
     us, xs, zs, gs = rows
-    du, ddelta, dz = du + t * CHANNELS, ddelta + t * CHANNELS, dz + t * CHANNELS
+    du, ddelta, dz = du + t * CHANNELS, ddelta + t * CHANNELS, dz + t * SDZ
     factors = _block_factors(rows, bias, left, d, CHANNELS, KEEP, SOFTPLUS, GATED, EVEN, FULL)
     g, sum_a, ys, dvs, dss = _backward_states(factors, hs, g, sum_a, a2, B + t * SB, C + t * SC, part + t * (2 * N), left, n, SB, SC, N,
                                               TILE, BLOCK_D, KEEP, FULL)
@@ -440,7 +440,7 @@ def _backward_block(rows, hs, carry, a2, D, bias, B, C, part, du, ddelta, dz, t,
         mask = _lanes_if(d, k - left, CHANNELS)
         _store(du + k * CHANNELS, gu, mask, EVEN and FULL)
         _store(ddelta + k * CHANNELS, gx, mask, EVEN and FULL)
-        if GATED: _store(dz + k * CHANNELS, gz, mask, EVEN and FULL)
+        if GATED: _store(dz + k * SDZ, gz, mask, EVEN and FULL)
         sum_d += dys[k] * us[k].to(tl.float32)
         sum_bias += gx if EVEN and FULL else tl.where(mask, gx, 0.0)
     return g, sum_a, sum_d, sum_bias
@@ -461,7 +461,7 @@ def _store_carry(carry, dA, dD, dbias, dh0, own, n2, d, CHANNELS: tl.constexpr, 
 def _scan_backward_kernel(u, delta, A, B, C, D, bias, z, dout, states, dlast, du, ddelta, dz, dBC, dA, dD, dbias, dh0, cu_seqlens, tokens,
                           SU: tl.constexpr, SX: tl.constexpr, SB: tl.constexpr, SC: tl.constexpr, SZ: tl.constexpr, SG: tl.constexpr,
                           CHANNELS: tl.constexpr, N: tl.constexpr, TILE: tl.constexpr, BLOCK_D: tl.constexpr, KEEP: tl.constexpr,
-                          SOFTPLUS: tl.constexpr, GATED: tl.constexpr, EVEN: tl.constexpr):
+                          SOFTPLUS: tl.constexpr, GATED: tl.constexpr, EVEN: tl.constexpr, SDZ: tl.constexpr):
     "One program: BLOCK_D channels of one sequence, from its last block of KEEP tokens to its first"
     STATE: tl.constexpr = N * CHANNELS
     t, length, d, own = _program_place(cu_seqlens, tokens, CHANNELS, N, BLOCK_D)
@@ -471,7 +471,7 @@ def _scan_backward_kernel(u, delta, A, B, C, D, bias, z, dout, states, dlast, du
     g, none = _zero_tiles((N + TILE - 1) // TILE, TILE, BLOCK_D), tl.zeros((BLOCK_D,), tl.float32)
     carry = g if dlast is None else _load_tiles(dlast + own, n2, dm2, CHANNELS, N, TILE, EVEN), g, none, none
     u, delta, z, dout, B, C = u + t * SU + d, delta + t * SX + d, z + t * SZ + d, dout + t * SG + d, B + t * SB, C + t * SC
-    du, ddelta, dz = du + t * CHANNELS + d, ddelta + t * CHANNELS + d, dz + t * CHANNELS + d
+    du, ddelta, dz = du + t * CHANNELS + d, ddelta + t * CHANNELS + d, dz + t * SDZ + d
     dBC += (tl.program_id(0).to(tl.int64) * tokens + t) * (2 * N)
     states += _state_slot(cu_seqlens, KEEP) * STATE + d[None, :]
     full = length // KEEP
@@ -480,7 +480,7 @@ def _scan_backward_kernel(u, delta, A, B, C, D, bias, z, dout, states, dlast, du
         rows = _load_block(u, delta, z, dout, t, dm, left, SU, SX, SZ, SG, GATED, KEEP, EVEN)
         h = _load_tiles(states + tl.cast(i, tl.int64) * STATE, n2, dm2, CHANNELS, N, TILE, EVEN)
         carry = _backward_block(rows, h, carry, a2, D, bias, B, C, dBC, du, ddelta, dz, t, left, n, d, SB, SC, CHANNELS, N, TILE, BLOCK_D,
-                                KEEP, SOFTPLUS, GATED, EVEN, False)
+                                KEEP, SOFTPLUS, GATED, EVEN, False, SDZ)
     i = tl.cast(tl.maximum(full - 1, 0), tl.int64)
     next_rows = _load_block(u, delta, z, dout, i * KEEP, dm, room - i.to(tl.int32) * KEEP, SU, SX, SZ, SG, GATED, KEEP, EVEN)
     next_h = _load_tiles(states + i * STATE, n2, dm2, CHANNELS, N, TILE, EVEN)
@@ -490,24 +490,24 @@ def _scan_backward_kernel(u, delta, A, B, C, D, bias, z, dout, states, dlast, du
         next_rows = _load_block(u, delta, z, dout, before * KEEP, dm, None, SU, SX, SZ, SG, GATED, KEEP, EVEN)
         next_h = _load_tiles(states + before * STATE, n2, dm2, CHANNELS, N, TILE, EVEN)
         carry = _backward_block(rows, h, carry, a2, D, bias, B, C, dBC, du, ddelta, dz, i * KEEP, KEEP, n, d, SB, SC, CHANNELS, N, TILE,
-                                BLOCK_D, KEEP, SOFTPLUS, GATED, EVEN, True)
+                                BLOCK_D, KEEP, SOFTPLUS, GATED, EVEN, True, SDZ)
     _store_carry(carry, dA, dD, dbias, dh0, own, n2, d, CHANNELS, N, TILE, EVEN)
 
 # %% ../nbs/06b_kernels.ipynb #c131
-def _run_backward(dout, dlast, states, u, delta, A, B, C, D, bias, z, cu_seqlens, softplus, config, stateful=True):
-    "Launch the backward kernel and sum its parts: du, ddelta, dz (L,D); in float32 dA (N,D), dBC (L,2N), dD, dbias (D,), where `stateful` dh0 (S,N,D)"
+def _run_backward(dout, dlast, states, u, delta, A, B, C, D, bias, z, cu_seqlens, softplus, config, stateful=True, dz=None):
+    "Launch the backward kernel and sum its parts: du, ddelta, dz (L,D), the last in a place of the caller's if given; in float32 dA (N,D), dBC (L,2N), dD, dbias (D,), where `stateful` dh0 (S,N,D)"
     (tokens, channels), sequences, count = u.shape, cu_seqlens.numel() - 1, B.shape[1]
     u, delta, B, C, z, dout = map(_rows, (u, delta, B, C, z, dout))
     programs = triton.cdiv(channels, config.bwd_block_d)
     du, ddelta = u.new_empty(tokens, channels), delta.new_empty(tokens, channels)
-    dz = u.new_empty(0) if z is None else z.new_empty(tokens, channels)
+    if dz is None: dz = u.new_empty(0, channels) if z is None else z.new_empty(tokens, channels)
     dBC = A.new_empty(programs, tokens, 2*count)
     dA, dh0 = A.new_empty(sequences, count, channels), A.new_empty(sequences if stateful else 0, count, channels)
     dD, dbias = A.new_empty(sequences, channels), A.new_empty(sequences, channels)
     with torch.cuda.device_of(u):
         _scan_backward_kernel[(programs, sequences)](
             u, delta, A, B, C, D, bias, u if z is None else z, dout, states, dlast, du, ddelta, du if z is None else dz, dBC, dA, dD, dbias,
-            dh0 if stateful else None, cu_seqlens, tokens, SG=dout.stride(0), KEEP=config.keep, GATED=z is not None, num_warps=1,
+            dh0 if stateful else None, cu_seqlens, tokens, SG=dout.stride(0), SDZ=dz.stride(0), KEEP=config.keep, GATED=z is not None, num_warps=1,
             maxnreg=config.bwd_registers, **_shape_args(u, delta, B, C, z, config.bwd_tile, config.bwd_block_d, softplus))
     return du, ddelta, dz, dA.sum(0), dBC.sum(0), dD.sum(0), dbias.sum(0), dh0
 
@@ -542,7 +542,7 @@ def _scan_backward(dout:Tensor, dlast:Optional[Tensor], states:Tensor, u:Tensor,
 def _scan_backward_shapes(dout, dlast, states, u, delta, A, B, C, D, bias, z, state, cu_seqlens, softplus, config):
     "What `_scan_backward` returns, without values"
     rows = lambda x: x.new_empty(x.shape)
-    return (rows(u), rows(delta), u.new_empty(0) if z is None else rows(z), rows(A), A.new_empty(u.shape[0], 2*A.shape[0]), rows(D), rows(bias),
+    return (rows(u), rows(delta), u.new_empty(0, u.shape[1]) if z is None else rows(z), rows(A), A.new_empty(u.shape[0], 2*A.shape[0]), rows(D), rows(bias),
             A.new_empty(0 if state is None else cu_seqlens.shape[0] - 1, *A.shape))
 
 # %% ../nbs/06b_kernels.ipynb #c141
@@ -754,7 +754,7 @@ def _conv_input_grad(xs, taps, bias, dout, t, end, d, dm, SG: tl.constexpr, W: t
 # %% ../nbs/06b_kernels.ipynb #c183
 @triton.jit
 def _conv_backward_kernel(x, weight, bias, state, dout, dlast, dx, parts, cu_seqlens, tokens, sequences, SX: tl.constexpr, SG: tl.constexpr,
-                          D: tl.constexpr, W: tl.constexpr, STEPS: tl.constexpr, SILU: tl.constexpr, BLOCK_T: tl.constexpr,
+                          SDX: tl.constexpr, D: tl.constexpr, W: tl.constexpr, STEPS: tl.constexpr, SILU: tl.constexpr, BLOCK_T: tl.constexpr,
                           BLOCK_D: tl.constexpr, TRIPS: tl.constexpr):
     "dx of TRIPS*BLOCK_T tokens; parts (programs,W+1,D): their sums for dweight and dbias"
     d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
@@ -770,7 +770,7 @@ def _conv_backward_kernel(x, weight, bias, state, dout, dlast, dx, parts, cu_seq
         grad, own = _conv_input_grad(xs, taps, bias, dout, t, end, d, dm, SG, W, SILU)
         i = t - end + W - 1
         if dlast is not None: grad += _conv_dlast(dlast, i, seq, (i >= 0) & (t < end), d, D, W)
-        tl.store(dx + t.to(tl.int64)[:, None] * D + d[None, :], grad.to(dx.dtype.element_ty), mask=(t < tokens)[:, None] & dm[None, :])
+        tl.store(dx + t.to(tl.int64)[:, None] * SDX + d[None, :], grad.to(dx.dtype.element_ty), mask=(t < tokens)[:, None] & dm[None, :])
         new = ()
         for w in tl.static_range(W): new = new + (sums[w] + own * xs[w],)
         sums = new + (sums[W] + own,)
@@ -800,16 +800,16 @@ def _conv_state_grad_kernel(x, weight, bias, state, dout, dlast, dstate, cu_seql
         tl.store(dstate + (seq * (W - 1) + i + one).to(tl.int64)[:, None] * D + d[None, :], g, mask=dm[None, :])
 
 # %% ../nbs/06b_kernels.ipynb #c188
-def _run_conv_backward(dout, dlast, x, weight, bias, state, cu_seqlens, silu, trips=16):
-    "Launch the backward kernels: dx (L,D), and in float32 dweight (D,W), dbias (D,), dstate (S,W-1,D), empty where there is no state"
+def _run_conv_backward(dout, dlast, x, weight, bias, state, cu_seqlens, silu, trips=16, dx=None):
+    "Launch the backward kernels: dx (L,D), in a place of the caller's if given, and in float32 dweight (D,W), dbias (D,), dstate (S,W-1,D), empty where there is no state"
     (tokens, channels), width, sequences, x, dout = x.shape, weight.shape[1], cu_seqlens.numel() - 1, _rows(x), _rows(dout)
     shape, cut = dict(SX=x.stride(0), SG=dout.stride(0), D=channels, W=width, SILU=silu, num_warps=4), _conv_cut(channels, width, True)
     rows, columns = triton.cdiv(tokens, cut['BLOCK_T']*trips), triton.cdiv(channels, cut['BLOCK_D'])
-    dx, parts = x.new_empty(tokens, channels), x.new_empty(rows, width + 1, channels, dtype=torch.float32)
+    dx, parts = x.new_empty(tokens, channels) if dx is None else dx, x.new_empty(rows, width + 1, channels, dtype=torch.float32)
     dstate = x.new_empty(0 if state is None else sequences, width - 1, channels, dtype=torch.float32)
     with torch.cuda.device_of(x):
         _conv_backward_kernel[(rows, columns)](x, weight, bias, state, dout, dlast, dx, parts, cu_seqlens, tokens, sequences,
-            STEPS=sequences.bit_length(), TRIPS=trips, **shape, **cut)
+            SDX=dx.stride(0), STEPS=sequences.bit_length(), TRIPS=trips, **shape, **cut)
         if state is not None:
             _conv_state_grad_kernel[(sequences, columns)](x, weight, bias, state, dout, dlast, dstate, cu_seqlens, BLOCK_D=cut['BLOCK_D'], **shape)
     sums = parts.sum(0)                                                                              # (W+1,D)
@@ -911,13 +911,13 @@ def _mixer_gradients(dout, dlast, dend, x, weights, states, cu_seqlens, config):
     (in_w, x_w, dt_w, out_w), conv_w, conv_b, dt_b, A, D = _mixer_weights(x, *weights)
     before, u, z, delta, dt, B, C, _ = _mixer_inside(x, in_w, conv_w, conv_b, x_w, dt_w, states, cu_seqlens)
     y, _, kept = _run_forward(u, delta, A, B, C, D, dt_b, z, states[1], cu_seqlens, True, config, save=True)
-    dout_w, dy = dout.t() @ y, dout @ out_w
-    du, ddelta, dz, dA, dBC, dD, dbias, dstate = _run_backward(dy, dend, kept, u, delta, A, B, C, D, dt_b, z, cu_seqlens, True, config, states[1] is not None)
+    dout_w, dy, duz = dout.t() @ y, dout @ out_w, y.new_empty(len(y), 2*y.shape[1])                   # (L,2D): both halves are written in place
+    place = duz.chunk(2, 1)
+    du, ddelta, _, dA, dBC, dD, dbias, dstate = _run_backward(dy, dend, kept, u, delta, A, B, C, D, dt_b, z, cu_seqlens, True, config, states[1] is not None, place[1])
     del kept, y, dy
     ddt_w, dlow = ddelta.t() @ dt, torch.cat([ddelta @ dt_w, dBC.to(x.dtype)], 1)                    # (L,rank+2N)
     dx_w, du = dlow.t() @ u, du.addmm_(dlow, x_w)
-    dbefore, dconv_w, dconv_b, dpast = _run_conv_backward(du, dlast, before, conv_w, conv_b, states[0], cu_seqlens, True)
-    duz = torch.cat([dbefore, dz], 1)                                                                # (L,2D)
+    _, dconv_w, dconv_b, dpast = _run_conv_backward(du, dlast, before, conv_w, conv_b, states[0], cu_seqlens, True, dx=place[0])
     return duz @ in_w, duz.t() @ x, dconv_w, dconv_b, dx_w, ddt_w, dbias, dA.t(), dD, dout_w, dpast, dstate
 
 @torch.library.custom_op('segvid::mixer_backward', mutates_args=())

@@ -397,69 +397,76 @@ def _resized_argmax_shape(logits, height, width, unknown=255):
 
 # %% ../nbs/05b_maps.ipynb #c050
 @triton.jit
-def _pixel_logits(logits, y, p, real, H, W, h, w, ignore, K: tl.constexpr, BLOCK_K: tl.constexpr):
-    "Logits (P,BLOCK_K) of pixels p at the label's size, their labels, and whether they count"
-    k, inside = tl.arange(0, BLOCK_K), real[:, None] & (tl.arange(0, BLOCK_K) < K)[None, :]
-    v = _bilinear(logits, p//(H*W), p//W % H, p % W, H, W, h, w, k, inside, K)
-    label = tl.load(y + p, mask=real, other=0)
-    return tl.where((k < K)[None, :], v, -float('inf')), label, real & (label != ignore)
+def _places(x, y, h, w, H, W):
+    "Offsets of the four corners of pixels (y, x) in a plane h×w, and the weights of the second row and column"
+    x0, x1, fx = _corners(x, W, w)
+    y0, y1, fy = _corners(x*0 + y, H, h)
+    return (y0*w + x0, y0*w + x1, y1*w + x0, y1*w + x1), fy, fx
 
-@triton.jit(do_not_specialize=['H', 'W', 'h', 'w'])
-def _losses_kernel(logits, y, lse, parts, pixels, H, W, h, w, ignore, K: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr):
-    "BLOCK_P pixels of one clip: the logarithms (B,H*W), sum of losses and number of labels in parts (B,programs,2)"
-    i, b, k = tl.program_id(0)*BLOCK_P + tl.arange(0, BLOCK_P), tl.program_id(1), tl.arange(0, BLOCK_K)
-    real, p = i < pixels, b*pixels + i
-    v, label, counts = _pixel_logits(logits, y, p, real, H, W, h, w, ignore, K, BLOCK_K)
-    best = tl.max(v, 1)
-    log_sum = best + tl.log(tl.sum(tl.exp(v - best[:, None]), 1))
-    own = tl.sum(tl.where(k[None, :] == label[:, None], v, 0.0), 1)
-    tl.store(lse + p, log_sum, mask=real)
-    place = parts + (b*tl.num_programs(0) + tl.program_id(0))*2
-    tl.store(place, tl.sum(tl.where(counts, log_sum - own, 0.0), 0))
-    tl.store(place + 1, tl.sum(counts.to(tl.float32), 0))
+@triton.jit
+def _at_places(plane, places, fy, fx, real):
+    "Bilinear values of a plane at pixels whose `_places` are known"
+    a, b = tl.load(plane + places[0], mask=real, other=0.0).to(tl.float32), tl.load(plane + places[1], mask=real, other=0.0).to(tl.float32)
+    d, e = tl.load(plane + places[2], mask=real, other=0.0).to(tl.float32), tl.load(plane + places[3], mask=real, other=0.0).to(tl.float32)
+    return (a*(1 - fx) + b*fx)*(1 - fy) + (d*(1 - fx) + e*fx)*fy
 
 # %% ../nbs/05b_maps.ipynb #c052
-@triton.jit(do_not_specialize=['H', 'W', 'h', 'w'])
-def _losses_back_kernel(logits, y, lse, grad, out, pixels, H, W, h, w, ignore, K: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr):
-    "Gradient at the label's size, (B,H*W,K): grad (B,) times probability minus one at the label"
-    i, b, k = tl.program_id(0)*BLOCK_P + tl.arange(0, BLOCK_P), tl.program_id(1), tl.arange(0, BLOCK_K)
-    real, p = i < pixels, b*pixels + i
-    v, label, counts = _pixel_logits(logits, y, p, real, H, W, h, w, ignore, K, BLOCK_K)
-    probability = tl.exp(v - tl.load(lse + p, mask=real, other=0.0)[:, None])
-    d = (probability - tl.where(k[None, :] == label[:, None], 1.0, 0.0))*tl.load(grad + b).to(tl.float32)
-    d = tl.where(counts[:, None], d, 0.0)
-    tl.store(out + p.to(tl.int64)[:, None]*K + k[None, :], d.to(out.dtype.element_ty), mask=real[:, None] & (k < K)[None, :])
+@triton.jit(do_not_specialize=['h', 'w', 'H', 'W'])
+def _losses_kernel(logits, y, lse, parts, h, w, H, W, ignore, K: tl.constexpr, BLOCK: tl.constexpr):
+    "BLOCK pixels of a row of clip b: their logarithms, and the sum of losses and the number of labels in parts (B,H,blocks,2)"
+    x, row, b = tl.program_id(0)*BLOCK + tl.arange(0, BLOCK), tl.program_id(1), tl.program_id(2)
+    real, here = x < W, (b.to(tl.int64)*H + row)*W + x
+    places, fy, fx = _places(tl.minimum(x, W - 1), row, h, w, H, W)
+    label, best, total, own = tl.load(y + here, mask=real, other=0), x*0.0 - float('inf'), x*0.0, x*0.0
+    for k in range(K):                                              # a loop that stays one: there may be 124 classes
+        v = _at_places(logits + (b.to(tl.int64)*K + k)*h*w, places, fy, fx, real)
+        new = tl.maximum(best, v)
+        total = total*tl.exp(best - new) + tl.exp(v - new)
+        best, own = new, tl.where(label == k, v, own)
+    log_sum, counts = best + tl.log(total), real & (label != ignore)
+    tl.store(lse + here, log_sum, mask=real)
+    place = parts + ((b*H + row)*tl.num_programs(0) + tl.program_id(0))*2
+    tl.store(place, tl.sum(tl.where(counts, log_sum - own, 0.0), 0))
+    tl.store(place + 1, tl.sum(tl.where(counts, 1.0, 0.0), 0))
 
 # %% ../nbs/05b_maps.ipynb #c054
-def _losses_cut(classes):
-    "Pixels and classes of a program"
-    width = triton.next_power_of_2(classes)
-    return dict(K=classes, BLOCK_P=max(1, 1024//width), BLOCK_K=width)
+@triton.jit(do_not_specialize=['h', 'w', 'H', 'W'])
+def _losses_back_kernel(logits, y, lse, grad, out, h, w, H, W, ignore, K: tl.constexpr, BLOCK: tl.constexpr):
+    "Gradient at the label's size, (B,K,H,W): grad (B,) times probability minus one at the label"
+    x, row, b = tl.program_id(0)*BLOCK + tl.arange(0, BLOCK), tl.program_id(1), tl.program_id(2)
+    real, here = x < W, (b.to(tl.int64)*H + row)*W + x
+    places, fy, fx = _places(tl.minimum(x, W - 1), row, h, w, H, W)
+    label, log_sum = tl.load(y + here, mask=real, other=0), tl.load(lse + here, mask=real, other=0.0)
+    factor = tl.where(label != ignore, tl.load(grad + b).to(tl.float32), 0.0)
+    for k in range(K):                                              # a loop that stays one: there may be 124 classes
+        v = _at_places(logits + (b.to(tl.int64)*K + k)*h*w, places, fy, fx, real)
+        d = (tl.exp(v - log_sum) - tl.where(label == k, 1.0, 0.0))*factor
+        tl.store(out + ((b.to(tl.int64)*K + k)*H + row)*W + x, d.to(out.dtype.element_ty), mask=real)
 
+# %% ../nbs/05b_maps.ipynb #c056
 @torch.library.custom_op('segvid::resized_losses', mutates_args=())
 def _resized_losses(logits:Tensor, y:Tensor, ignore:int)->Tuple[Tensor, Tensor]:
-    "Sums of losses and numbers of labels (B,2), and the logarithms (B,H,W), of logits (B,h,w,K) and labels (B,H,W)"
-    (B, h, w, K), (_, H, W), cut = logits.shape, y.shape, _losses_cut(logits.shape[3])
-    programs = triton.cdiv(H*W, cut['BLOCK_P'])
-    lse, parts = torch.empty(B, H, W, device=y.device), torch.empty(B, programs, 2, device=y.device)
-    _losses_kernel[(programs, B)](logits.contiguous(), y.contiguous(), lse, parts, H*W, H, W, h, w, ignore, **cut)
-    return parts.sum(1), lse
+    "Sums of losses and numbers of labels (B,2), and the logarithms (B,H,W), of logits (B,K,h,w) and labels (B,H,W)"
+    (B, K, h, w), (_, H, W) = logits.shape, y.shape
+    lse, parts = torch.empty(B, H, W, device=y.device), torch.empty(B, H, triton.cdiv(W, 256), 2, device=y.device)
+    _losses_kernel[(triton.cdiv(W, 256), H, B)](logits.contiguous(), y.contiguous(), lse, parts, h, w, H, W, ignore, K, 256)
+    return parts.sum((1, 2)), lse
 
 @torch.library.custom_op('segvid::resized_losses_back', mutates_args=())
 def _resized_losses_back(grad:Tensor, logits:Tensor, y:Tensor, lse:Tensor, ignore:int)->Tensor:
-    "Gradient of the logits at the label's size, (B,H,W,K), in their dtype"
-    (B, h, w, K), (_, H, W), cut = logits.shape, y.shape, _losses_cut(logits.shape[3])
-    out = logits.new_empty(B, H, W, K)
-    _losses_back_kernel[(triton.cdiv(H*W, cut['BLOCK_P']), B)](logits.contiguous(), y.contiguous(), lse, grad.contiguous(), out, H*W, H, W, h, w, ignore, **cut)
+    "Gradient of the logits at the label's size, (B,K,H,W), in their dtype"
+    (B, K, h, w), (_, H, W) = logits.shape, y.shape
+    out = logits.new_empty(B, K, H, W)
+    _losses_back_kernel[(triton.cdiv(W, 256), H, B)](logits.contiguous(), y.contiguous(), lse, grad.contiguous(), out, h, w, H, W, ignore, K, 256)
     return out
 
 @_resized_losses.register_fake
 def _resized_losses_shapes(logits, y, ignore): return logits.new_empty(len(y), 2, dtype=torch.float32), logits.new_empty(y.shape, dtype=torch.float32)
 
 @_resized_losses_back.register_fake
-def _resized_losses_back_shape(grad, logits, y, lse, ignore): return logits.new_empty(*y.shape, logits.shape[3])
+def _resized_losses_back_shape(grad, logits, y, lse, ignore): return logits.new_empty(len(y), logits.shape[1], *y.shape[1:])
 
-# %% ../nbs/05b_maps.ipynb #c056
+# %% ../nbs/05b_maps.ipynb #c058
 def _keep_for_losses(ctx, inputs, output):
     "Remember logits, labels and logarithms"
     logits, y, ctx.ignore = inputs
@@ -468,10 +475,11 @@ def _keep_for_losses(ctx, inputs, output):
     ctx.save_for_backward(logits, y, output[1])
 
 def _losses_gradients(ctx, grad, _):
-    "Gradient of the logits; the numbers of labels have none"
+    "Gradient of the logits, plane by plane; the numbers of labels have none"
     logits, y, lse = ctx.saved_tensors
     if grad is None: return torch.zeros_like(logits), None, None
-    return resize_back(_resized_losses_back(grad[:, 0].contiguous(), logits, y, lse, ctx.ignore), *logits.shape[1:3]), None, None
+    large = _resized_losses_back(grad[:, 0].contiguous(), logits, y, lse, ctx.ignore)                # (B,K,H,W)
+    return resize_back(large.flatten(0, 1).unsqueeze(-1), *logits.shape[2:]).view(logits.shape), None, None
 
 _resized_losses.register_autograd(_losses_gradients, setup_context=_keep_for_losses)
 
@@ -481,5 +489,5 @@ def resized_losses(
     ignore:int=255, # label of pixels that do not count
 )->tuple: # summed losses and numbers of labelled pixels, (B,) float32 each
     "Cross-entropy of logits resized to the label, without making them; what `segvid.metrics.pixel_losses` gives without class weights"
-    sums, _ = _resized_losses(logits.permute(0, 2, 3, 1).contiguous(), y, ignore)
+    sums, _ = _resized_losses(logits.contiguous(), y, ignore)
     return sums[:, 0], sums[:, 1].detach()

@@ -134,7 +134,9 @@ def linear_on_patches(
     "A convolution without overlap, as one matrix product; rows and columns that fill no patch are left out, as the convolution does."
     (sr, _), B, C = conv.kernel_size, x.shape[0], x.shape[2]
     h, w = H//sr, W//sr
-    patches = x.view(B, H, W, C)[:, :h*sr, :w*sr].reshape(B, h, sr, w, sr, C).permute(0, 1, 3, 2, 4, 5)   # (B, h, w, sr, sr, C)
+    x = x.view(B, H, W, C)
+    if (h*sr, w*sr) != (H, W): x = x[:, :h*sr, :w*sr]
+    patches = x.reshape(B, h, sr, w, sr, C).permute(0, 1, 3, 2, 4, 5)                            # (B, h, w, sr, sr, C)
     return F.linear(patches.reshape(B, h*w, sr*sr*C), conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias)
 
 @patch

@@ -192,8 +192,9 @@ class SeveralProcesses(Callback):
         sync_bn:bool=True, # statistics of batch normalisation over all processes?
         **options, # of accelerate's Accelerator
     ):
-        try: from accelerate import Accelerator
+        try: from accelerate import Accelerator, DistributedDataParallelKwargs
         except ImportError: raise ImportError('training in several processes needs Accelerate: pip install accelerate') from None
+        if sync_bn: options = dict(kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)]) | options     # statistics are the same everywhere
         self.sync_bn, self.accelerator, self.undo = sync_bn, Accelerator(**options), []
 
     def before_fit(self):

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 
 interpreted = os.environ.get('TRITON_INTERPRET') == '1'
 if find_spec('triton') is None: pytest.skip('Triton is not on this machine: its kernels are not tested', allow_module_level=True)
-if interpreted: from segvid.kernels import ScanConfig, conv_packed, scan_config, scan_packed
+if interpreted:
+    from segvid.kernels import ScanConfig, conv_packed, mixer_packed, scan_config, scan_packed
+    from segvid.maps import add_norm, resized_losses, sum_resized
 inside = pytest.mark.skipif(not interpreted, reason='runs in a process of its own, see test_in_a_process_of_its_own')
 
 @pytest.mark.skipif(interpreted, reason='this is the process')
@@ -235,3 +237,80 @@ def test_operators_keep_their_promises():
 def test_gradients_can_be_repeated():
     runs = [results(scan_packed, scan_inputs([5, 2], 33, 4), delta_softplus=True) for _ in range(2)]
     assert all(torch.equal(runs[0][k], runs[1][k]) for k in runs[0])
+
+# ------------------------------------------------------------------------------------------------ a whole mixer, and what lies between the layers
+def mixer_loop(x, in_w, conv_w, conv_b, x_w, dt_w, dt_b, A, D, out_w, conv_state=None, scan_state=None, cu_seqlens=None):
+    "A Mamba layer by the loops above"
+    u, z = (x @ in_w.t()).chunk(2, 1)
+    u, last = conv_loop(u, conv_w, conv_b, conv_state, cu_seqlens)
+    dt, B, C = (u @ x_w.t()).split([dt_w.shape[1], A.shape[1], A.shape[1]], 1)
+    y, end = scan_loop(u, dt @ dt_w.t(), A, B, C, D, z, dt_b, True, scan_state, cu_seqlens)
+    return y @ out_w.t(), last, end
+
+def gradients(fn, tensors, seed, **kw):
+    "Outputs, and the gradients of a random linear function of them"
+    leaves = {k: None if v is None else v.detach().clone().requires_grad_() for k, v in tensors.items()}
+    outs, g = fn(**leaves, **kw), torch.Generator().manual_seed(seed)
+    loss = sum((o.double()*torch.randn(o.shape, generator=g, dtype=torch.float64)).sum() for o in outs)
+    return [*outs, *torch.autograd.grad(loss, [v for v in leaves.values() if v is not None])]
+
+def alike(got, want, tolerance):
+    for a, b in zip(got, want, strict=True): assert a.shape == b.shape and float((a.double() - b.double()).norm()) < tolerance*max(1e-3, float(b.double().norm()))
+
+@inside
+@pytest.mark.parametrize('lengths,states', [([5, 1], True), ([2, 7], False)])
+@pytest.mark.parametrize('dtype,tolerance', [(torch.float32, 2e-5), (torch.bfloat16, 3e-2)])
+def test_mixer(lengths, states, dtype, tolerance):
+    g = torch.Generator().manual_seed(len(lengths) + states)
+    rand = lambda *s: torch.randn(*s, generator=g)
+    L, S, C, D, N, rank = sum(lengths), len(lengths), 6, 10, 4, 3
+    x = dict(x=rand(L, C), in_w=rand(2*D, C)*.4, conv_w=rand(D, 4)*.5, conv_b=rand(D), x_w=rand(rank + 2*N, D)*.3, dt_w=rand(D, rank)*.5, dt_b=rand(D) - 1, A=-rand(D, N).exp(), D=rand(D),
+             out_w=rand(C, D)*.4, conv_state=rand(S, 3, D) if states else None, scan_state=rand(S, D, N) if states else None)
+    double = {k: None if v is None else v.double() for k, v in x.items()}
+    alike(gradients(mixer_packed, x | dict(x=x['x'].to(dtype)), 1, cu_seqlens=offsets(lengths)), gradients(mixer_loop, double, 1, cu_seqlens=offsets(lengths)), tolerance)
+
+@inside
+@pytest.mark.parametrize('rows,C', [(1, 1), (7, 5), (70, 32), (3, 320)])
+@pytest.mark.parametrize('kind', [torch.nn.LayerNorm, torch.nn.RMSNorm])
+def test_add_norm(rows, C, kind):
+    g = torch.Generator().manual_seed(rows)
+    x, branch, norm = torch.randn(rows, C, generator=g), torch.randn(rows, C, generator=g), kind(C, eps=1e-5)
+    order, group, scale = torch.randperm(rows, generator=g), torch.randint(0, 3, (rows,), generator=g), torch.rand(3, generator=g)
+    def plain(x, branch):
+        total = x[order] + branch[order]*scale[group][:, None]
+        return total, norm(total)
+    alike(gradients(lambda x, branch: add_norm(x, branch, norm, scale, group, order, order.argsort()), dict(x=x, branch=branch), 2), gradients(plain, dict(x=x, branch=branch), 2), 1e-5)
+    total, y = add_norm(x.bfloat16(), branch.bfloat16(), norm, stream=torch.float32, dtype=torch.bfloat16)
+    assert (total.dtype, y.dtype) == (torch.float32, torch.bfloat16) and (y.float() - norm(total)).abs().max() < .05
+
+def resized(m, size): return F.interpolate(m, size, mode='bilinear', align_corners=False)
+
+@inside
+@pytest.mark.parametrize('small,size', [((1, 1), (3, 2)), ((3, 5), (12, 20)), ((4, 3), (3, 4)), ((5, 2), (7, 31)), ((9, 8), (4, 3)), ((2, 3), (2, 3))])
+def test_gradients_of_resizing_and_loss(small, size):
+    g = torch.Generator().manual_seed(small[0])
+    maps, y = torch.randn(2, 5, *small, generator=g), torch.randint(0, 5, (2, *size), generator=g)
+    y[torch.rand(y.shape, generator=g) < .3] = 255
+    last = lambda m: m.permute(0, 2, 3, 1)
+    alike(gradients(lambda m: [sum_resized([last(m)], *size)], dict(m=maps), 3), gradients(lambda m: [last(resized(m, size))], dict(m=maps), 3), 1e-5)
+    plain = lambda m: [F.cross_entropy(resized(m, size), y, ignore_index=255, reduction='none').sum((1, 2))]
+    alike(gradients(lambda m: resized_losses(m, y)[:1], dict(m=maps), 4), gradients(plain, dict(m=maps), 4), 1e-5)
+    assert resized_losses(maps, y)[1].tolist() == (y != 255).sum((1, 2)).tolist()
+
+@inside
+@pytest.mark.parametrize('checkpoints', [('mixer', 'mlp'), (True, True)])
+def test_a_model_with_all_kernels_learns_as_without(checkpoints, monkeypatch):
+    from segvid.metrics import ClipLoss
+    from segvid.segmenter import video_segmenter
+    def run(maps, scan):
+        monkeypatch.setenv('SEGVID_MAPS', maps); monkeypatch.setenv('SEGVID_SCAN', scan)
+        torch.manual_seed(0)
+        model = video_segmenter('mit_b0', 3, embed_dim=16, depth=2, window=2, shift=1, d_state=2, drop_path=0., dropout=0., encoder_options=dict(drop_path_rate=0.))
+        model.head.mamba.grad_checkpointing = checkpoints[0]; model.encoder.set_grad_checkpointing(checkpoints[1])
+        loss = ClipLoss()(model(torch.randn(1, 2, 3, 32, 32)), torch.randint(0, 3, (1, 2, 32, 32)))
+        names, parameters = zip(*model.named_parameters())
+        return loss, dict(zip(names, torch.autograd.grad(loss, parameters, allow_unused=True)))
+    (loss, want), (other, got) = run('plain', 'chunked'), run('kernels', 'triton')
+    assert abs(loss - other) < 1e-5
+    scale = max(w.norm() for w in want.values() if w is not None)
+    for name, w in want.items(): assert w is None or (got[name] - w).norm() < 1e-4*max(w.norm(), 1e-2*scale), name

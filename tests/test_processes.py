@@ -1,12 +1,12 @@
 "Two processes on the CPU (gloo) against one: the same clips, weights and scores; killed and resumed; errors that all must hear of."
-import json, os, time
+import json, os, subprocess, sys, time
 from pathlib import Path
 import pytest, torch
 from fastai.callback.core import Callback
 from fastai.callback.training import GradientAccumulation
 from fastai.optimizer import SGD
 from fastai.torch_core import num_distrib, rank_distrib, set_seed
-from several import finish, together, Program
+from several import Program, finish, free_port, together
 from segvid.augment import ClipDataLoaders
 from segvid.learner import clip_learner
 from segvid.processes import SharedDL, several_processes
@@ -169,4 +169,29 @@ def with_bar(city):
         learn.fit(1, 1e-3)
         assert len(bars()) == (rank_distrib() == 0)
     assert len(bars()) == 1 and type(learn.model).__name__ == 'VideoSegmenter'
-    learn.evaluate(progress=False)                                                         # each for itself, or process 0 alone, afterwards
+    if rank_distrib() == 0: assert learn.evaluate(progress=False).frames == 7                # process 0 alone may examine: nobody waits for another
+
+def from_notebook(city, out):
+    "What a notebook does: build the learner inside the function, start it from a launcher"
+    from accelerate import debug_launcher                                                  # notebook_launcher, with processes on the CPU
+    debug_launcher(_in_notebook, (city, out), num_processes=2)
+
+def _in_notebook(city, out):
+    dls = ClipDataLoaders.from_cityscapes(city, dilation=[-1], size=(32, 64), bs=2, aug='none', num_workers=0, seed=0)
+    learn = clip_learner(dls, 'mit_b0', **tiny)
+    with learn.distrib_ctx(in_notebook=True), learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
+    assert not torch.distributed.is_initialized()
+    Path(out, f'{rank_distrib()}_of_{num_distrib()}').write_text(str(len(learn.recorder.losses)))
+
+def test_from_a_notebook(city, tmp_path):
+    finish([Program(from_notebook, city, tmp_path, log=tmp_path/'log')])
+    assert {p.name: p.read_text() for p in tmp_path.glob('*_of_*')} == {'0_of_2': '5', '1_of_2': '5'}
+
+def test_accelerate_launch(city, tmp_path):
+    "The command of the tutorial, in a shell"
+    (tmp_path/'train.py').write_text(f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom test_processes import _in_notebook\n_in_notebook({str(city)!r}, {str(tmp_path)!r})\n")
+    launch = Path(sys.executable).parent/'accelerate'
+    options = '--cpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port'.split()
+    done = subprocess.run([launch, 'launch', *options, str(free_port()), tmp_path/'train.py'], capture_output=True, text=True, env=dict(os.environ, OMP_NUM_THREADS='1', PYTHONWARNINGS='ignore'), timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert sorted(p.name for p in tmp_path.glob('*_of_*')) == ['0_of_2', '1_of_2']
