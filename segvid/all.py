@@ -15,6 +15,8 @@ from segvid.metrics import *
 from segvid.evaluate import *
 from segvid.survive import *
 from segvid.learner import *
+from segvid.processes import *
+from segvid.recorded import *
 from segvid.stream import FrameSource, StreamReport, VideoStream, open_source, read_mask_video, segment_frames, segment_video
 from segvid.viewer import ClipViewer, DatasetBrowser, WindowExplorer
 from segvid.bench import *

@@ -377,7 +377,7 @@ def bench_gpu(
         for row in tqdm(pool.map(one, names or gpu_tasks), total=len(names or gpu_tasks), desc='tasks', disable=None): rows.append(row)
     return pd.DataFrame(rows).set_index('name')
 
-# %% ../nbs/14_bench.ipynb #c061
+# %% ../nbs/14_bench.ipynb #c063
 def _clip_runner(model, clip):
     "A function that segments `clip` (1,T,3,H,W): a recorded CUDA graph on a GPU, the model itself elsewhere"
     def segment(clip):
@@ -387,14 +387,14 @@ def _clip_runner(model, clip):
     with torch.no_grad(): graph = FrameGraph(lambda clip, _: (*segment(clip), []), clip, [])
     return lambda: graph(clip)
 
-# %% ../nbs/14_bench.ipynb #c063
+# %% ../nbs/14_bench.ipynb #c065
 def _row(sweep, x, make, repeats, device):
     "Prepare a piece of work and do it: a row of the table"
     with memory_growth(device) as grown: work = make(); work()
     ms = event_times(work, repeats)
     return dict(sweep=sweep, x=x, ms=ms['median'], fastest=ms['fastest'], slowest=ms['slowest'], **grown)
 
-# %% ../nbs/14_bench.ipynb #c065
+# %% ../nbs/14_bench.ipynb #c067
 def _stream_rows(stream, frame, marks, device):
     "Time since the first frame, and memory in use, at some frames of a stream"
     wait, before, rows = torch.cuda.synchronize if frame.is_cuda else lambda: None, memory_now(device), []
@@ -408,7 +408,7 @@ def _stream_rows(stream, frame, marks, device):
         rows.append(dict(sweep='stream, frames', x=n, ms=ms, fastest=ms, slowest=ms, MB=None if now is None else (now - before)/1e6))
     return rows
 
-# %% ../nbs/14_bench.ipynb #c067
+# %% ../nbs/14_bench.ipynb #c069
 def bench_sweep(
     lengths:tuple=(1, 2, 4, 8, 16), # frames of the clips
     sizes:tuple=((256, 512), (512, 1024), (1024, 2048)), # heights and widths of the frames, pixels
@@ -430,7 +430,7 @@ def bench_sweep(
     rows += [_row('clip of 4 frames, megapixels', h*w/1e6, lambda: _clip_runner(model, frames(4, (h, w))), repeats, device) for h, w in sizes]
     return pd.DataFrame([*rows, *_stream_rows(plain.stream(dtype=dtype), frames(1, size)[:, 0], marks, device)])
 
-# %% ../nbs/14_bench.ipynb #c070
+# %% ../nbs/14_bench.ipynb #c072
 def cost_growth(
     table:pd.DataFrame, # of `bench_sweep`
 )->pd.DataFrame: # a row for each series: exponents of time and memory between its first and last point, and between its last two
@@ -444,7 +444,7 @@ def cost_growth(
         rows[name] = {'time, whole': time[0], 'time, last two': time[1], 'memory, whole': memory[0], 'memory, last two': memory[1]}
     return pd.DataFrame(rows).T
 
-# %% ../nbs/14_bench.ipynb #c072
+# %% ../nbs/14_bench.ipynb #c074
 def sweep_plot(
     figures, # table of `bench_sweep`, the figures of `segvid_bench`, or the path of its JSON file
 ): # the matplotlib axes, (2,3)
@@ -465,14 +465,14 @@ def sweep_plot(
             ax.set(xlim=(0, None), ylim=(0, None))
     return axs
 
-# %% ../nbs/14_bench.ipynb #c078
+# %% ../nbs/14_bench.ipynb #c080
 def _measure_of(name):
     "The task that `name` is compared with, None for those that are measures themselves"
     if name.startswith('clip') and 'plain path' not in name: return next((n for n in gpu_tasks if 'plain path' in n), None)
     if name.startswith('scan') and name.endswith('triton'): return name.replace('triton', 'mamba_ssm')
     if name.startswith(('stream 512', 'film 512', 'per-frame twin')): return next((n for n in gpu_tasks if n.startswith('peer') and 'compiled' in n), None)
 
-# %% ../nbs/14_bench.ipynb #c080
+# %% ../nbs/14_bench.ipynb #c082
 def with_ratios(
     table:pd.DataFrame, # of `bench_gpu`
 )->pd.DataFrame: # the same with `times faster` and `than`
@@ -482,7 +482,7 @@ def with_ratios(
     faster = {name: speed(name)/speed(other) if other else float('nan') for name, other in names.items()}
     return table.assign(**{'times faster': pd.Series(faster), 'than': pd.Series(names, dtype=object).fillna('')})
 
-# %% ../nbs/14_bench.ipynb #c083
+# %% ../nbs/14_bench.ipynb #c085
 def loader_table(
     figures:dict, # of `loader_bench`
 )->pd.DataFrame: # a row for each loader: clips a second (median, low, high), and times the plain pipeline in the same turn
@@ -491,7 +491,7 @@ def loader_table(
             for name, speed in figures['clips_per_second'].items()}
     return pd.DataFrame(rows).T
 
-# %% ../nbs/14_bench.ipynb #c085
+# %% ../nbs/14_bench.ipynb #c087
 def bench_loaders(
     path:str='', # folder of a data set, default a toy city made for it
     size:tuple=(512, 1024), # height and width for the network, pixels
@@ -505,7 +505,7 @@ def bench_loaders(
         city = make_toycity(folder + '/city', sequences=2, frames=max(13, clips), size=size, val=1)
         return loader_bench(city, size, clips=clips, turns=turns, num_workers=num_workers)
 
-# %% ../nbs/14_bench.ipynb #c087
+# %% ../nbs/14_bench.ipynb #c089
 def _show(title, table): print(f'\n{title}\n{table.to_string()}', flush=True)
 
 def _cpu_scan(quick, repeats, data):
@@ -515,7 +515,7 @@ def _cpu_scan(quick, repeats, data):
     _show(f'selective scan, (B, D, L, N) = {shape}', table.round(2))
     return dict(scan=table.reset_index().to_dict('records'), scan_shape=list(shape))
 
-# %% ../nbs/14_bench.ipynb #c089
+# %% ../nbs/14_bench.ipynb #c091
 def _cpu_model(quick, repeats, data):
     "A clip and a streamed frame on the CPU"
     size, options = ((64, 128), dict(embed_dim=64, depth=2, window=4, shift=2)) if quick else ((256, 512), {})
@@ -523,7 +523,7 @@ def _cpu_model(quick, repeats, data):
     _show(f'model, frames of {size[0]}x{size[1]}', table.round(1))
     return dict(model=table.reset_index(names='work').to_dict('records'))
 
-# %% ../nbs/14_bench.ipynb #c091
+# %% ../nbs/14_bench.ipynb #c093
 def _cpu_sweep(quick, repeats, data):
     "Clip length, image size and stream length on the CPU"
     small = dict(sizes=((64, 128), (128, 256)), marks=(1, 10), size=(64, 128), encoder='mit_b0', embed_dim=64, depth=2, window=4, shift=2)
@@ -531,14 +531,14 @@ def _cpu_sweep(quick, repeats, data):
     _show('cost against clip length, image size and stream length', table.round(2)); _show('exponents', cost_growth(table).round(2))
     return dict(sweep=table.to_dict('records'))
 
-# %% ../nbs/14_bench.ipynb #c093
+# %% ../nbs/14_bench.ipynb #c095
 def _loaders(quick, repeats, data):
     "Loaders on the CPU"
     figures = bench_loaders(data, *(((64, 128), 4, 1) if quick else ()))
     _show(f"loaders, frames of {figures['frame'][0]}x{figures['frame'][1]} to {figures['size'][0]}x{figures['size'][1]}, {figures['num_workers']} workers", loader_table(figures).round(2))
     return dict(loaders=figures)
 
-# %% ../nbs/14_bench.ipynb #c095
+# %% ../nbs/14_bench.ipynb #c097
 def _gpu_tasks(quick, repeats, data, limit=600):
     "The tasks of the GPU, with what they are compared with"
     names = [name for name in gpu_tasks if name.startswith('scan')][:2] if quick else None
@@ -546,20 +546,20 @@ def _gpu_tasks(quick, repeats, data, limit=600):
     _show('tasks', table.drop(columns='bytes_in_use', errors='ignore').round(3))
     return dict(tasks=json.loads(table.reset_index().to_json(orient='records')))
 
-# %% ../nbs/14_bench.ipynb #c097
+# %% ../nbs/14_bench.ipynb #c099
 def _gpu_sweep(quick, repeats, data):
     "Clip length, image size and stream length on the GPU"
     table = bench_sweep(**(dict(lengths=(1, 2), sizes=((64, 128), (128, 256)), marks=(1, 10), size=(64, 128)) if quick else {}))
     _show('cost against clip length, image size and stream length', table.round(2)); _show('exponents', cost_growth(table).round(2))
     return dict(sweep=table.to_dict('records'))
 
-# %% ../nbs/14_bench.ipynb #c099
+# %% ../nbs/14_bench.ipynb #c101
 def _kept(path, here):
     "Figures that `path` holds already, if they are of this machine"
     old = json.loads(Path(path).read_text()) if path and Path(path).exists() else {}
     return old if old.get('machine') == here else dict(machine=here)
 
-# %% ../nbs/14_bench.ipynb #c101
+# %% ../nbs/14_bench.ipynb #c103
 bench_parts = dict(cpu=dict(scan=_cpu_scan, model=_cpu_model, sweep=_cpu_sweep, loaders=_loaders), gpu=dict(tasks=_gpu_tasks, sweep=_gpu_sweep))
 
 def _chosen(parts, gpu):
@@ -570,7 +570,7 @@ def _chosen(parts, gpu):
     if wrong: raise ValueError(f"part {wrong[0]!r} is unknown {'with' if gpu else 'without'} --gpu; choose from {', '.join(known)}")
     return {name: known[name] for name in parts.split() or known}
 
-# %% ../nbs/14_bench.ipynb #c103
+# %% ../nbs/14_bench.ipynb #c105
 _dumps = json.dumps
 
 @command

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['encoder_and_head', 'undecayed', 'ClipLearner', 'FusedAdam', 'FrozenEncoder', 'published_factor', 'clip_learner',
-           'as_frame', 'compare_table', 'save_model', 'read_model_facts', 'load_model', 'BFloat16', 'CarriedMemory',
-           'class_weights']
+           'as_frame', 'compare_table', 'save_model', 'read_model_facts', 'load_model', 'load_learner', 'BFloat16',
+           'CarriedMemory', 'class_weights']
 
 # %% ../nbs/10_learner.ipynb #c006
+import warnings
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -397,7 +398,20 @@ def load_model(
     model.size, model.dilation = facts['size'] and tuple(facts['size']), facts['dilation']
     return model.to(default_device() if device is None else device).eval()
 
-# %% ../nbs/10_learner.ipynb #c069
+# %% ../nbs/10_learner.ipynb #c067
+def load_learner(
+    path, # file that `learn.export` wrote
+    trust:bool=False, # run the code in it?
+    cpu:bool=True, # put the model on the processor, instead of where it was?
+): # the learner
+    "A learner from its pickle. Raises ValueError without `trust`: reading a pickle can run any program; the files of `save_model` need no trust."
+    if not trust: raise ValueError(f'{Path(path).name} is a pickle, and reading it can run any program: load_learner(path, trust=True) if you know who made it; learn.save_model writes files that need no trust')
+    from fastai.learner import load_learner as read
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='.*insecure pickle.*')             # this is what `trust` is about
+        return read(path, cpu)
+
+# %% ../nbs/10_learner.ipynb #c070
 class BFloat16(Callback):
     "Forward pass and loss under autocast to bfloat16, on whatever device the learner is"
     order = 90
@@ -426,7 +440,7 @@ def to_fp32(
     "Train and validate in float32"
     return self.remove_cb(BFloat16)
 
-# %% ../nbs/10_learner.ipynb #c072
+# %% ../nbs/10_learner.ipynb #c073
 @patch
 def distrib_ctx(
     self:ClipLearner, # the learner
@@ -438,7 +452,7 @@ def distrib_ctx(
     from segvid.processes import several_processes
     return several_processes(self, sync_bn, in_notebook, **options)
 
-# %% ../nbs/10_learner.ipynb #c075
+# %% ../nbs/10_learner.ipynb #c076
 class CarriedMemory(Callback):
     "Train on clips piece by piece with the memory carried on, every frame's answer counted (truncated back-propagation through time)"
     order = 95                                                                          # under autocast
@@ -461,7 +475,7 @@ class CarriedMemory(Callback):
     def after_cancel_batch(self):
         if self.training and self.parts > 1: self.opt.zero_grad()                      # what earlier pieces gave goes, too
 
-# %% ../nbs/10_learner.ipynb #c077
+# %% ../nbs/10_learner.ipynb #c078
 @patch
 def learn_from(
     self:CarriedMemory, # the callback
@@ -478,7 +492,7 @@ def learn_from(
     self.before += loss.detach()
     return memory and memory.detach()
 
-# %% ../nbs/10_learner.ipynb #c082
+# %% ../nbs/10_learner.ipynb #c083
 def class_weights(
     ds, # a `ClipDataset` or anything with its `index`
     power:float=.5, # 0: all pixels equal, 1: all classes equal

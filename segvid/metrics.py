@@ -16,6 +16,7 @@ from fastai.torch_core import num_distrib
 from fastcore.basics import patch
 from torch import nn, Tensor
 from torch.utils.checkpoint import checkpoint
+from .mit import has_training_kernels
 
 # %% ../nbs/09_metrics.ipynb #c011
 def pixel_losses(
@@ -73,8 +74,10 @@ class ClipLoss(nn.Module):
         label_smoothing:float=0., # share of the target spread over all classes, 0..1
         ignore_index:int=255, # label of pixels that do not count
         low_memory:bool=True, # make the large logits again on the way back, frame by frame, and keep none
+        kernel:bool=False, # on a GPU with Triton, without class weights and smoothing: resize and compare in one kernel
     ):
         super().__init__()
+        self.kernel = kernel
         if form not in ('vspw', 'cityscapes'): raise ValueError(f"form={form!r}: choose 'vspw' (all labelled frames) or 'cityscapes' (the last)")
         if ignore not in ('valid', 'published'): raise ValueError(f"ignore={ignore!r}: choose 'valid' (mean over labelled pixels) or 'published' (over all)")
         self.form, self.ignore, self.frame_weight, self.label_smoothing = form, ignore, frame_weight, label_smoothing
@@ -88,6 +91,9 @@ def frame_loss(self:ClipLoss, # the loss
     y:Tensor, # labels, (B, H, W)
 )->tuple[Tensor, Tensor]: # summed losses and counts, (B,) each
     "`pixel_losses` with the options of this loss, in little memory."
+    if self.kernel and self.weight is None and not self.label_smoothing and has_training_kernels(logits):
+        from segvid.maps import resized_losses
+        return resized_losses(logits, y, self.ignore_index)
     args = logits, y, self.weight, self.label_smoothing, self.ignore_index
     if self.low_memory and torch.is_grad_enabled(): return checkpoint(pixel_losses, *args, use_reentrant=False, preserve_rng_state=False)
     return pixel_losses(*args)

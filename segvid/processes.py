@@ -231,4 +231,4 @@ def several_processes(
     finally:
         callback.after_fit()
         learn.remove_cb(callback); learn.add_cbs(bars)
-        if in_notebook and dist.is_initialized(): dist.destroy_process_group()
+        if in_notebook and dist.is_initialized() and dist.get_backend() == 'nccl': dist.destroy_process_group()      # NCCL warns of processes that just end

@@ -10,7 +10,6 @@ __all__ = ['encoder_name', 'TimmEncoder', 'VideoSegmenter', 'video_segmenter', '
 # %% ../nbs/08_segmenter.ipynb #c008
 import json, math, os, pickle, re
 from copy import deepcopy
-from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 import timm, torch
@@ -100,6 +99,7 @@ def _clip_shape(clip, channels=3):
 # %% ../nbs/08_segmenter.ipynb #c026
 class VideoSegmenter(nn.Module):
     "An encoder for frames and a head for clips"
+    smooth = 0.          # of its streams: how much of an answer is the mean of the answers before, 0..1
     def __init__(self,
         encoder:nn.Module, # frames (M,3,H,W) to a list of four maps
         head:nn.Module, # a `TV3SHead`, a `SegFormerHead`, or anything with their methods
@@ -250,7 +250,10 @@ class SegmenterStream:
         dtype:torch.dtype=None, # precision of the stream: torch.bfloat16, torch.float16; default the model's own
         graph:bool=None, # record CUDA graphs? Default: on a GPU
         compile:bool=False, # also `torch.compile` the step? About a minute for each size, then much faster
+        smooth:float=None, # how much of an answer is the mean of the answers before, 0..1; default the model's `smooth`
     ):
+        self.smooth, self._mean = model.smooth if smooth is None else smooth, None
+        if not 0 <= self.smooth < 1: raise ValueError(f"smooth={self.smooth}: expected 0 (every answer for itself) or more, below 1")
         on_gpu = next(model.parameters()).is_cuda
         if graph and not on_gpu: raise ValueError("graph=True needs the model on a CUDA device: model.cuda()")
         self.graph, self.compile, self.dtype = on_gpu if graph is None else graph, compile, dtype
@@ -264,12 +267,13 @@ class SegmenterStream:
 
     @state.setter
     def state(self, value):
-        self._state, self._empty, self._graphs = value and value.like([t.clone() for t in value.tensors()]), None, {}
+        self._state, self._empty, self._graphs, self._mean = value and value.like([t.clone() for t in value.tensors()]), None, {}, None
 
     def reset(self,
         i:int=None, # forget stream `i` of B only, default all
     )->None: # nothing
         "Forget all frames: call it where another video, or another scene, begins"
+        if self._mean is not None: self._mean = None if i is None else self._mean.index_fill(0, torch.tensor([i], device=self._mean.device), float('nan'))
         if i is None: self._state = None
         elif self._graphs and self._state:
             for t in self._state.tensors(): t[i].zero_()
@@ -368,7 +372,7 @@ def step(
     frame:Tensor, # the next frame, (B,3,H,W) or (3,H,W), normalised
 )->Tensor: # logits at the frame's size, (B,K,H,W)
     "Segment the next frame of B streams. Raises ValueError if the frame's size or B has changed since the last `reset`, or if the logits are no numbers."
-    return self._run(frame, False)
+    return self._smoothed(self._run(frame, False))
 
 @patch
 def mask(
@@ -376,7 +380,16 @@ def mask(
     frame:Tensor, # the next frame, (B,3,H,W) or (3,H,W), normalised
 )->Tensor: # classes at the frame's size, (B,H,W) uint8; 255 where the logits are no numbers
     "Like `step`, but only the masks: less to compute and to move"
-    return self._run(frame, True)
+    return masks_of(self.step(frame), frame.shape[-2:]) if self.smooth else self._run(frame, True)
+
+@patch
+def _smoothed(self:SegmenterStream, logits):
+    "Logits (B,K,H,W), or with `smooth` the logarithm of probabilities that are averaged over time; a stream without a past, or a broken one, begins anew"
+    if not self.smooth: return logits
+    now = logits.float().softmax(1)
+    if self._mean is not None and self._mean.shape == now.shape: now = torch.where(self._mean.isnan(), now, now.lerp(self._mean, self.smooth))
+    self._mean = now
+    return now.log()
 
 @patch
 def stream(
@@ -384,11 +397,12 @@ def stream(
     dtype:torch.dtype=None, # precision: torch.bfloat16 for speed on a GPU; default the model's own
     graph:bool=None, # record CUDA graphs? Default: on a GPU
     compile:bool=False, # also `torch.compile`? About a minute for each size, then much faster
+    smooth:float=None, # how much of an answer is the mean of the answers before, 0..1; default the model's `smooth`
 )->SegmenterStream: # an object with .step(frame), .mask(frame), .reset() and .state
     "A new stream with an empty memory"
-    return SegmenterStream(self, dtype, graph, compile)
+    return SegmenterStream(self, dtype, graph, compile, smooth)
 
-# %% ../nbs/08_segmenter.ipynb #c064
+# %% ../nbs/08_segmenter.ipynb #c066
 class PairGraph:
     "A recorded pair of steps: the head on the features of one frame beside the encoder on the next (CUDA only)"
     def __init__(self,
@@ -429,7 +443,7 @@ class PairGraph:
         self.graph.replay()
         return self.out.clone()
 
-# %% ../nbs/08_segmenter.ipynb #c066
+# %% ../nbs/08_segmenter.ipynb #c068
 @patch
 def _pair(self:SegmenterStream, frame):
     "The `PairGraph` for frames of this size, recorded now if there is none"
@@ -452,7 +466,7 @@ def masks(
     "Masks of a film. With CUDA graphs the encoder is one frame ahead of the head."
     pair, count = None, 0
     for frame in frames:
-        if not self.graph: yield self.mask(frame); continue
+        if not self.graph or self.smooth: yield self.mask(frame); continue
         with torch.no_grad():
             frame = _check_frame(frame, self.model.in_chans).to(self.dtype or frame.dtype)
             if pair is None:
@@ -472,7 +486,7 @@ def _replayed(self:SegmenterStream, pair, frame):
     if self._state is not None: self._state.frames += 1
     return pair(frame)
 
-# %% ../nbs/08_segmenter.ipynb #c069
+# %% ../nbs/08_segmenter.ipynb #c071
 _head_names = [(r'^vs\.', 'mamba.'),                                            # published TV3S
                (r'^linear_(?:c|projections)\.(\d)\.', lambda m: f'linear_c{int(m[1]) + 1}.'),      # Hugging Face, from here on
                (r'^linear_fuse\.weight$', 'linear_fuse.conv.weight'), (r'^batch_norm\.', 'linear_fuse.bn.'), (r'^classifier\.', 'linear_pred.')]
@@ -482,7 +496,7 @@ def _our_head_name(name):
     for pattern, ours in _head_names: name = re.sub(pattern, ours, name)
     return re.sub(r'^(linear_c\d)\.(?=weight|bias)', r'\1.proj.', name)
 
-# %% ../nbs/08_segmenter.ipynb #c072
+# %% ../nbs/08_segmenter.ipynb #c074
 class _History:
     "Stands in for MMEngine's HistoryBuffer: takes its contents and does nothing with them"
     def __setstate__(self, state): pass
@@ -499,7 +513,7 @@ def _runner_names():
     kinds = {type(np.dtype(kind)) for kind in '?bBhHiIlLqQefd'}
     return [(_History, 'mmengine.logging.history_buffer.HistoryBuffer'), (_no_getattr, 'builtins.getattr'), *made, np.ndarray, np.dtype, *kinds]
 
-# %% ../nbs/08_segmenter.ipynb #c075
+# %% ../nbs/08_segmenter.ipynb #c077
 def _weights_file(path):
     "`path`, or the file of weights in the folder `path`"
     path = Path(path)
@@ -515,7 +529,7 @@ def _load_plain(path):
     except pickle.UnpicklingError:
         with torch.serialization.safe_globals(_runner_names()): return torch.load(path, map_location='cpu', weights_only=True)
 
-# %% ../nbs/08_segmenter.ipynb #c077
+# %% ../nbs/08_segmenter.ipynb #c079
 def read_state(
     path:str, # a .safetensors file, one that torch.save or MMEngine's Runner wrote, or a folder that holds one
 )->dict: # parameter name -> tensor
@@ -535,7 +549,7 @@ def read_state(
     if not state: raise ValueError(f"{path.name} holds no tensors under names: it is no state dict")
     return state
 
-# %% ../nbs/08_segmenter.ipynb #c080
+# %% ../nbs/08_segmenter.ipynb #c082
 def _whose(state):
     "A word for the kind of checkpoint, or None"
     has = lambda pattern: any(re.search(pattern, k) for k in state)
@@ -545,7 +559,7 @@ def _whose(state):
     spelling = mit_spelling(state)
     return spelling and dict(published='MiT', huggingface='Hugging Face', memory='Hugging Face', mmseg='MMSegmentation 1.x')[spelling]
 
-# %% ../nbs/08_segmenter.ipynb #c082
+# %% ../nbs/08_segmenter.ipynb #c084
 def _to_our_names(state):
     "Checkpoint in our names, and its kind; ValueError if it is of no known kind"
     kind = _whose(state)
@@ -557,7 +571,7 @@ def _to_our_names(state):
         if k.startswith('decode_head.'): ours['head.' + _our_head_name(k.removeprefix('decode_head.'))] = v
     return ours, kind
 
-# %% ../nbs/08_segmenter.ipynb #c085
+# %% ../nbs/08_segmenter.ipynb #c087
 @dataclass
 class LoadReport:
     "What `load_published` did"
@@ -573,7 +587,7 @@ class LoadReport:
         return '\n'.join(lines + [self.note]*bool(self.note))
     __repr__ = __str__
 
-# %% ../nbs/08_segmenter.ipynb #c088
+# %% ../nbs/08_segmenter.ipynb #c090
 _option_shapes = dict(num_classes=('head.linear_pred.weight', 0), embed_dim=('head.linear_fuse.conv.weight', 0), d_state=('head.mamba.layers.0.mixer.A_log', 1),
                       d_conv=('head.mamba.layers.0.mixer.conv1d.weight', 2))
 
@@ -588,7 +602,7 @@ def _options_of(state):
     if wide is not None: options['expand'] = wide.shape[1]//wide.shape[0]
     return options
 
-# %% ../nbs/08_segmenter.ipynb #c090
+# %% ../nbs/08_segmenter.ipynb #c092
 _classifiers = ('head.linear_pred.', 'head.linear_pred2.')
 
 def _cure(state, own):
@@ -610,7 +624,7 @@ def _wrong_shapes(state, own, new_classes):
     depths = [_options_of(s).get('depth') for s in (state, own)]
     if None not in depths and depths[0] != depths[1]: raise ValueError(f"the file has {depths[0]} Mamba layers, the model {depths[1]}: build the model with depth={depths[0]}")
 
-# %% ../nbs/08_segmenter.ipynb #c093
+# %% ../nbs/08_segmenter.ipynb #c095
 _eps_note = {'Hugging Face': "norms keep the eps of the original; if these weights were trained with transformers, load with eps='huggingface'",
              'MMSegmentation 1.x': "norms keep the eps of the original; if these weights were trained in MMSegmentation, load with eps='mmseg'"}
 
@@ -631,7 +645,7 @@ def load_published(
     missing = [k for k in own if k not in known and not k.endswith('num_batches_tracked')]
     return LoadReport(kind, len(known), missing, [k for k in state if k not in known], _eps_note.get(kind, '') if eps is None else '')
 
-# %% ../nbs/08_segmenter.ipynb #c098
+# %% ../nbs/08_segmenter.ipynb #c100
 _to_huggingface_head = [(r'^linear_c(\d)\.', lambda m: f'linear_c.{int(m[1]) - 1}.'), (r'^linear_fuse\.conv\.', 'linear_fuse.'),
                         (r'^linear_fuse\.bn\.', 'batch_norm.'), (r'^linear_pred\.', 'classifier.')]
 
@@ -651,7 +665,7 @@ def _tv3s_state(encoder, head):
     return ({f'backbone.{k}': v for k, v in encoder.items()} | {f'decode_head.{re.sub("^mamba", "vs", k)}': v for k, v in head.items()}
             | {f'decode_head.conv_seg.{k}': v for k, v in unused.items()})
 
-# %% ../nbs/08_segmenter.ipynb #c100
+# %% ../nbs/08_segmenter.ipynb #c102
 _styles = ('tv3s', 'huggingface', 'mmseg')
 
 def published_state(
@@ -666,7 +680,7 @@ def published_state(
     if style == 'mmseg': return {f'backbone.{k}': v for k, v in mit_to_mmseg(encoder).items()}
     return _tv3s_state(encoder, head) if style == 'tv3s' else _huggingface_state(encoder, head)
 
-# %% ../nbs/08_segmenter.ipynb #c102
+# %% ../nbs/08_segmenter.ipynb #c104
 def _huggingface_config(state, names=None):
     "What transformers' SegformerConfig wants to know, from the shapes of a state dict in its names"
     encoder = mit_published(state)
@@ -678,7 +692,7 @@ def _huggingface_config(state, names=None):
                 decoder_hidden_size=width, semantic_loss_ignore_index=255, id2label={str(i): str(n) for i, n in enumerate(names or range(classes))},
                 label2id={str(n): i for i, n in enumerate(names or range(classes))})
 
-# %% ../nbs/08_segmenter.ipynb #c104
+# %% ../nbs/08_segmenter.ipynb #c106
 @dataclass
 class SaveReport:
     "What `save_published` did"
@@ -691,7 +705,7 @@ class SaveReport:
         return head + (f'; {len(self.left_out)} left out: ' + ', '.join(self.left_out[:4]) + (' ...' if len(self.left_out) > 4 else '') if self.left_out else '')
     __repr__ = __str__
 
-# %% ../nbs/08_segmenter.ipynb #c106
+# %% ../nbs/08_segmenter.ipynb #c108
 def save_published(
     model:VideoSegmenter, # a model with a MiT encoder
     path:str, # a .safetensors file, another file (torch.save), or, for 'huggingface', a folder

@@ -1445,6 +1445,7 @@ def segvid_predict(
     rate:float=0., # frames per second where the source does not say; 0: 25
     no_audio:store_true=False, # leave the sound out
     codec:str='', # encoder of the overlay film, such as libx264, libvpx-vp9, libsvtav1
+    smooth:float=0., # how much of a mask is the mean of the frames before, such as 0.3 for calmer outlines; 0: nothing
     bf16:store_true=False, # in bfloat16
     precision:str='', # fp32 (default), bf16 or fp16; --bf16 is short for the second
     device:str='', # cpu, cuda, cuda:1, mps; default the GPU if there is one
@@ -1466,7 +1467,9 @@ def segvid_predict(
     files, given = dict(overlay=_yes_no(overlay, True), masks=_yes_no(masks), frames_json=_yes_no(frames_json)), dict(stop=stop or None, rate=rate or None, codec=codec or None)
     how = dict(size=size and tuple(size), mode=mode, cuts=cuts or False, device=device or None, precision=_precision_of(bf16, precision))
     with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():                  # so that only the report is printed there
-        report = segment_video(load_any_model(model, trust, device or None), source, out or None, start=start, warmup=warmup, alpha=alpha, audio=not no_audio,
+        found = load_any_model(model, trust, device or None)
+        getattr(found, 'model', found).smooth = smooth
+        report = segment_video(found, source, out or None, start=start, warmup=warmup, alpha=alpha, audio=not no_audio,
                                progress=False if quiet or json else None, overwrite=bool(overwrite), **files, **given, **how)
     if json or not quiet: print(report.to_json() if json else report)
     return report.exit_status

@@ -218,13 +218,30 @@ def window_order(
 class _Reorder(torch.autograd.Function):
     "Rows of a tensor in another order; the gradient comes back by the inverse order"
     @staticmethod
-    def forward(x, order, inverse): return x[order]
+    def forward(
+        x:Tensor, # tokens, (L,...)
+        order:Tensor, # which token comes where, (L,)
+        inverse:Tensor, # the inverse order, (L,)
+    )->Tensor: # tokens in the new order
+        "Take rows"
+        return x[order]
 
     @staticmethod
-    def setup_context(ctx, inputs, output): ctx.save_for_backward(inputs[2])
+    def setup_context(
+        ctx, # what autograd keeps
+        inputs:tuple, # what `forward` took
+        output:Tensor, # what it gave
+    ):
+        "Keep the inverse order"
+        ctx.save_for_backward(inputs[2])
 
     @staticmethod
-    def backward(ctx, grad): return grad[ctx.saved_tensors[0]], None, None
+    def backward(
+        ctx, # what autograd kept
+        grad:Tensor, # gradient of the tokens in the new order
+    )->tuple: # gradients of what `forward` took
+        "Take rows back"
+        return grad[ctx.saved_tensors[0]], None, None
 
 def reorder(
     x:Tensor, # tokens, (L,...)

@@ -17,6 +17,7 @@ def _enter(function, args, env, log, errors):
     os.environ.update(env)
     for number, file in (1, log), (2, errors): os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     sys.stdout, sys.stderr = os.fdopen(1, 'w', buffering=1), os.fdopen(2, 'w', buffering=1)
+    multiprocessing.set_start_method('fork', force=True)                       # workers of loaders are its own children, and end with it
     import torch
     torch.set_num_threads(1); warnings.simplefilter('ignore')
     try: status = function(*args) or 0

@@ -1,5 +1,6 @@
 "The head against a second, plain statement of the published structure (tests/plain_tv3s.py), on every machine."
 import importlib.util, sys
+from importlib.util import find_spec
 from pathlib import Path
 import pytest, torch
 from safetensors.torch import load_file
@@ -26,7 +27,7 @@ def case():
 def close(a, b, tol=1e-4): assert a.shape == b.shape and (a - b).abs().max() < tol, (a - b).abs().max()
 
 @torch.no_grad()
-@pytest.mark.parametrize('backend', ['loop', 'chunked'])
+@pytest.mark.parametrize('backend', ['loop', 'chunked', *(['numba'] if find_spec('numba') else [])])
 def test_logits(case, backend, monkeypatch):
     monkeypatch.setenv('SEGVID_SCAN', backend)
     head, maps, want = case
