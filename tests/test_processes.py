@@ -8,7 +8,7 @@ from fastai.optimizer import SGD
 from fastai.torch_core import num_distrib, rank_distrib, set_seed
 from several import Program, finish, free_port, together
 from segvid.augment import ClipDataLoaders
-from segvid.learner import clip_learner
+from segvid.learner import CarriedMemory, clip_learner
 from segvid.processes import SharedDL, several_processes
 from segvid.survive import Checkpoints, LossGuard, WeightAverage, batch_files, checkpoint_files, unseal
 from segvid.toycity import make_toycity
@@ -36,7 +36,7 @@ class Seen(Callback):
         if self.training: self.train_files.append(files)
         else: self.valid_files += [f for f, y in zip(files, self.learn.yb[0]) if (y[:, -1] != 255).any()]
 
-def train(city, out, bs, epochs=2, aug='none', resume=False, every=None, options=calm, accumulate=None, seed=0, slow=0., average=False, sync_bn=True, lr=1e-3, phases=False, opt=None):
+def train(city, out, bs, epochs=2, aug='none', resume=False, every=None, options=calm, accumulate=None, seed=0, slow=0., average=False, sync_bn=True, lr=1e-3, phases=False, opt=None, carry=None):
     "A training in however many processes; each leaves its facts and weights"
     out, rank, processes = Path(out), rank_distrib(), num_distrib() or 1
     set_seed(seed + rank if options is not calm else seed, reproducible=True)
@@ -45,7 +45,7 @@ def train(city, out, bs, epochs=2, aug='none', resume=False, every=None, options
         order = 151
         def after_batch(self):
             if self.training and hasattr(self.learn, 'checkpoints'): print('step', self.learn.checkpoints.step, flush=True); time.sleep(slow)
-    cbs = [seen := Seen(), Say(), *([GradientAccumulation(accumulate)] if accumulate else []), *([WeightAverage(.9)] if average else [])]
+    cbs = [seen := Seen(), Say(), *([GradientAccumulation(accumulate)] if accumulate else []), *([WeightAverage(.9)] if average else []), *([CarriedMemory(carry)] if carry else [])]
     learn = clip_learner(dls, 'mit_b0', cbs=cbs, path=out, **tiny, **options)
     if opt: learn.opt_func = opt
     keeper = Checkpoints(out/'c', every=every, resume=resume) if every else None
@@ -85,6 +85,12 @@ def test_two_processes_end_where_one_does(city, tmp_path):
 def test_gradients_are_accumulated_alike(city, tmp_path):
     (one,), (w,), two, ws = one_and_two(city, tmp_path, bs=2, accumulate=4, opt=SGD, lr=3e-2, epochs=1)
     assert difference(w, ws[0]) < 1e-5, difference(w, ws[0])
+
+def test_pieces_of_clips_add_up_alike(city, tmp_path):
+    "Memory carried from piece to piece, gradients exchanged once a step"
+    (one,), (w,), two, ws = one_and_two(city, tmp_path, opt=SGD, lr=3e-2, epochs=1, carry=1)
+    assert difference(ws[0], ws[1]) == 0 and difference(w, ws[0]) < 1e-5, (difference(ws[0], ws[1]), difference(w, ws[0]))
+    torch.testing.assert_close(torch.tensor(two[0]['losses']), torch.tensor(one['losses']), rtol=1e-5, atol=1e-6)
 
 def test_every_clip_once_and_no_frame_scored_twice(city, tmp_path):
     "Seven frames to validate with over two processes; 21 clips to train with in steps of four"
