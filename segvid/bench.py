@@ -505,7 +505,7 @@ def bench_loaders(
         city = make_toycity(folder + '/city', sequences=2, frames=max(13, clips), size=size, val=1)
         return loader_bench(city, size, clips=clips, turns=turns, num_workers=num_workers)
 
-# %% ../nbs/14_bench.ipynb #c089
+# %% ../nbs/14_bench.ipynb #c091
 def _show(title, table): print(f'\n{title}\n{table.to_string()}', flush=True)
 
 def _cpu_scan(quick, repeats, data):
@@ -515,7 +515,7 @@ def _cpu_scan(quick, repeats, data):
     _show(f'selective scan, (B, D, L, N) = {shape}', table.round(2))
     return dict(scan=table.reset_index().to_dict('records'), scan_shape=list(shape))
 
-# %% ../nbs/14_bench.ipynb #c091
+# %% ../nbs/14_bench.ipynb #c093
 def _cpu_model(quick, repeats, data):
     "A clip and a streamed frame on the CPU"
     size, options = ((64, 128), dict(embed_dim=64, depth=2, window=4, shift=2)) if quick else ((256, 512), {})
@@ -523,7 +523,7 @@ def _cpu_model(quick, repeats, data):
     _show(f'model, frames of {size[0]}x{size[1]}', table.round(1))
     return dict(model=table.reset_index(names='work').to_dict('records'))
 
-# %% ../nbs/14_bench.ipynb #c093
+# %% ../nbs/14_bench.ipynb #c095
 def _cpu_sweep(quick, repeats, data):
     "Clip length, image size and stream length on the CPU"
     small = dict(sizes=((64, 128), (128, 256)), marks=(1, 10), size=(64, 128), encoder='mit_b0', embed_dim=64, depth=2, window=4, shift=2)
@@ -531,14 +531,14 @@ def _cpu_sweep(quick, repeats, data):
     _show('cost against clip length, image size and stream length', table.round(2)); _show('exponents', cost_growth(table).round(2))
     return dict(sweep=table.to_dict('records'))
 
-# %% ../nbs/14_bench.ipynb #c095
+# %% ../nbs/14_bench.ipynb #c097
 def _loaders(quick, repeats, data):
     "Loaders on the CPU"
     figures = bench_loaders(data, *(((64, 128), 4, 1) if quick else ()))
     _show(f"loaders, frames of {figures['frame'][0]}x{figures['frame'][1]} to {figures['size'][0]}x{figures['size'][1]}, {figures['num_workers']} workers", loader_table(figures).round(2))
     return dict(loaders=figures)
 
-# %% ../nbs/14_bench.ipynb #c097
+# %% ../nbs/14_bench.ipynb #c099
 def _gpu_tasks(quick, repeats, data, limit=600):
     "The tasks of the GPU, with what they are compared with"
     names = [name for name in gpu_tasks if name.startswith('scan')][:2] if quick else None
@@ -546,20 +546,20 @@ def _gpu_tasks(quick, repeats, data, limit=600):
     _show('tasks', table.drop(columns='bytes_in_use', errors='ignore').round(3))
     return dict(tasks=json.loads(table.reset_index().to_json(orient='records')))
 
-# %% ../nbs/14_bench.ipynb #c099
+# %% ../nbs/14_bench.ipynb #c101
 def _gpu_sweep(quick, repeats, data):
     "Clip length, image size and stream length on the GPU"
     table = bench_sweep(**(dict(lengths=(1, 2), sizes=((64, 128), (128, 256)), marks=(1, 10), size=(64, 128)) if quick else {}))
     _show('cost against clip length, image size and stream length', table.round(2)); _show('exponents', cost_growth(table).round(2))
     return dict(sweep=table.to_dict('records'))
 
-# %% ../nbs/14_bench.ipynb #c101
+# %% ../nbs/14_bench.ipynb #c103
 def _kept(path, here):
     "Figures that `path` holds already, if they are of this machine"
     old = json.loads(Path(path).read_text()) if path and Path(path).exists() else {}
     return old if old.get('machine') == here else dict(machine=here)
 
-# %% ../nbs/14_bench.ipynb #c103
+# %% ../nbs/14_bench.ipynb #c105
 bench_parts = dict(cpu=dict(scan=_cpu_scan, model=_cpu_model, sweep=_cpu_sweep, loaders=_loaders), gpu=dict(tasks=_gpu_tasks, sweep=_gpu_sweep))
 
 def _chosen(parts, gpu):
@@ -570,7 +570,7 @@ def _chosen(parts, gpu):
     if wrong: raise ValueError(f"part {wrong[0]!r} is unknown {'with' if gpu else 'without'} --gpu; choose from {', '.join(known)}")
     return {name: known[name] for name in parts.split() or known}
 
-# %% ../nbs/14_bench.ipynb #c105
+# %% ../nbs/14_bench.ipynb #c107
 _dumps = json.dumps
 
 @command
