@@ -345,7 +345,7 @@ def run_evaluation(
 )->dict: # model, data, split, streamed and clipwise scores, problems, exit status
     "Score a model file on a data set, print the tables"
     model = open_model(options['model'] or options['learner'], options['device'], bool(options['trust']))
-    model.smooth = options['smooth'] or 0.
+    model.smooth, model.steady = options['smooth'] or 0., options['steady'] or 0.
     index = _eval_index(options['data'], options['layout'], options['split'], getattr(model, 'labels', None))
     print(f'segvid: {index!r}', flush=True)
     ways = [w for w in ('streamed', 'clipwise') if options[w]] or ['streamed', 'clipwise']
@@ -380,6 +380,7 @@ def segvid_eval(
     scales:_Numbers=None, # scales of the picture, such as 0.75 1 1.25
     flip:store_true=False, # mirrored too
     smooth:float=None, # streamed: how much of an answer is the mean of the answers before, such as 0.3 for close frames; default 0
+    steady:float=None, # streamed: how much more probable another class must be before a pixel changes, such as 0.3 for close frames; default 0
     bf16:store_true=False, # in bfloat16
     per_class:store_true=False, # print a row for each class
     masks:str=None, # folder for masks as the Cityscapes server reads them

@@ -194,7 +194,8 @@ class SeveralProcesses(Callback):
     ):
         try: from accelerate import Accelerator, DistributedDataParallelKwargs
         except ImportError: raise ImportError('training in several processes needs Accelerate: pip install accelerate') from None
-        if sync_bn: options = dict(kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)]) | options     # statistics are the same everywhere
+        exchange = DistributedDataParallelKwargs(broadcast_buffers=not sync_bn, bucket_cap_mb=100)     # shared statistics are the same everywhere; one exchange
+        options = dict(kwargs_handlers=[exchange]) | options
         self.sync_bn, self.accelerator, self.undo = sync_bn, Accelerator(**options), []
 
     def before_fit(self):

@@ -100,6 +100,7 @@ def _clip_shape(clip, channels=3):
 class VideoSegmenter(nn.Module):
     "An encoder for frames and a head for clips"
     smooth = 0.          # of its streams: how much of an answer is the mean of the answers before, 0..1
+    steady = 0.          # of its streams: how much more probable another class must be before a pixel changes, 0..1
     def __init__(self,
         encoder:nn.Module, # frames (M,3,H,W) to a list of four maps
         head:nn.Module, # a `TV3SHead`, a `SegFormerHead`, or anything with their methods
@@ -251,9 +252,12 @@ class SegmenterStream:
         graph:bool=None, # record CUDA graphs? Default: on a GPU
         compile:bool=False, # also `torch.compile` the step? About a minute for each size, then much faster
         smooth:float=None, # how much of an answer is the mean of the answers before, 0..1; default the model's `smooth`
+        steady:float=None, # how much more probable another class must be before a pixel changes, 0..1; default the model's `steady`
     ):
         self.smooth, self._mean = model.smooth if smooth is None else smooth, None
-        if not 0 <= self.smooth < 1: raise ValueError(f"smooth={self.smooth}: expected 0 (every answer for itself) or more, below 1")
+        self.steady, self._shown = model.steady if steady is None else steady, None
+        for name, value in dict(smooth=self.smooth, steady=self.steady).items():
+            if not 0 <= value < 1: raise ValueError(f"{name}={value}: expected 0 (every answer for itself) or more, below 1")
         on_gpu = next(model.parameters()).is_cuda
         if graph and not on_gpu: raise ValueError("graph=True needs the model on a CUDA device: model.cuda()")
         self.graph, self.compile, self.dtype = on_gpu if graph is None else graph, compile, dtype
@@ -268,12 +272,14 @@ class SegmenterStream:
     @state.setter
     def state(self, value):
         self._state, self._empty, self._graphs, self._mean = value and value.like([t.clone() for t in value.tensors()]), None, {}, None
+        self._shown = None
 
     def reset(self,
         i:int=None, # forget stream `i` of B only, default all
     )->None: # nothing
         "Forget all frames: call it where another video, or another scene, begins"
         if self._mean is not None: self._mean = None if i is None else self._mean.index_fill(0, torch.tensor([i], device=self._mean.device), float('nan'))
+        if self._shown is not None: self._shown = None if i is None else self._shown.index_fill(0, torch.tensor([i], device=self._shown.device), -1)
         if i is None: self._state = None
         elif self._graphs and self._state:
             for t in self._state.tensors(): t[i].zero_()
@@ -353,6 +359,32 @@ def _start_over(self:SegmenterStream):
     for t in self._state.tensors() if self._state else []: t.zero_()
     for graph in self._graphs.values(): graph.bad.zero_()
 
+# %% ../nbs/08_segmenter.ipynb #c058b
+@patch
+def _calmed(self:SegmenterStream, logits):
+    "Logits (B,K,H,W), or with `smooth` or `steady` the logarithm of probabilities that the frames before had a say in"
+    if not (self.smooth or self.steady): return logits
+    now = logits.float().softmax(1)
+    if self.smooth: now = self._averaged(now)
+    return (self._held(now) if self.steady else now).log()
+
+@patch
+def _averaged(self:SegmenterStream, now):
+    "Probabilities averaged over time; a stream without a past, or a broken one, begins anew"
+    if self._mean is not None and self._mean.shape == now.shape: now = torch.where(self._mean.isnan(), now, now.lerp(self._mean, self.smooth))
+    self._mean = now
+    return now
+
+@patch
+def _held(self:SegmenterStream, now):
+    "Probabilities, with `steady` added to the class that each pixel had in the frame before"
+    if self._shown is not None and self._shown.shape == now[:, 0].shape:
+        bonus = self.steady*(self._shown >= 0).to(now.dtype)                        # nothing where there was no class
+        now = now.scatter_add(1, self._shown.clamp_min(0)[:, None], bonus[:, None])
+    best, shown = now.max(1)
+    self._shown = shown.masked_fill(best.isnan(), -1)
+    return now
+
 # %% ../nbs/08_segmenter.ipynb #c059
 @patch
 @torch.no_grad()
@@ -372,7 +404,7 @@ def step(
     frame:Tensor, # the next frame, (B,3,H,W) or (3,H,W), normalised
 )->Tensor: # logits at the frame's size, (B,K,H,W)
     "Segment the next frame of B streams. Raises ValueError if the frame's size or B has changed since the last `reset`, or if the logits are no numbers."
-    return self._smoothed(self._run(frame, False))
+    return self._calmed(self._run(frame, False))
 
 @patch
 def mask(
@@ -380,16 +412,7 @@ def mask(
     frame:Tensor, # the next frame, (B,3,H,W) or (3,H,W), normalised
 )->Tensor: # classes at the frame's size, (B,H,W) uint8; 255 where the logits are no numbers
     "Like `step`, but only the masks: less to compute and to move"
-    return masks_of(self.step(frame), frame.shape[-2:]) if self.smooth else self._run(frame, True)
-
-@patch
-def _smoothed(self:SegmenterStream, logits):
-    "Logits (B,K,H,W), or with `smooth` the logarithm of probabilities that are averaged over time; a stream without a past, or a broken one, begins anew"
-    if not self.smooth: return logits
-    now = logits.float().softmax(1)
-    if self._mean is not None and self._mean.shape == now.shape: now = torch.where(self._mean.isnan(), now, now.lerp(self._mean, self.smooth))
-    self._mean = now
-    return now.log()
+    return masks_of(self.step(frame), frame.shape[-2:]) if self.smooth or self.steady else self._run(frame, True)
 
 @patch
 def stream(
@@ -398,9 +421,10 @@ def stream(
     graph:bool=None, # record CUDA graphs? Default: on a GPU
     compile:bool=False, # also `torch.compile`? About a minute for each size, then much faster
     smooth:float=None, # how much of an answer is the mean of the answers before, 0..1; default the model's `smooth`
+    steady:float=None, # how much more probable another class must be before a pixel changes, 0..1; default the model's `steady`
 )->SegmenterStream: # an object with .step(frame), .mask(frame), .reset() and .state
     "A new stream with an empty memory"
-    return SegmenterStream(self, dtype, graph, compile, smooth)
+    return SegmenterStream(self, dtype, graph, compile, smooth, steady)
 
 # %% ../nbs/08_segmenter.ipynb #c066
 class PairGraph:
@@ -466,7 +490,7 @@ def masks(
     "Masks of a film. With CUDA graphs the encoder is one frame ahead of the head."
     pair, count = None, 0
     for frame in frames:
-        if not self.graph or self.smooth: yield self.mask(frame); continue
+        if not self.graph or self.smooth or self.steady: yield self.mask(frame); continue
         with torch.no_grad():
             frame = _check_frame(frame, self.model.in_chans).to(self.dtype or frame.dtype)
             if pair is None:

@@ -1446,6 +1446,7 @@ def segvid_predict(
     no_audio:store_true=False, # leave the sound out
     codec:str='', # encoder of the overlay film, such as libx264, libvpx-vp9, libsvtav1
     smooth:float=0., # how much of a mask is the mean of the frames before, such as 0.3 for calmer outlines; 0: nothing
+    steady:float=0., # how much more probable another class must be before a pixel changes, such as 0.3 for calmer outlines; 0: nothing
     bf16:store_true=False, # in bfloat16
     precision:str='', # fp32 (default), bf16 or fp16; --bf16 is short for the second
     device:str='', # cpu, cuda, cuda:1, mps; default the GPU if there is one
@@ -1468,7 +1469,8 @@ def segvid_predict(
     how = dict(size=size and tuple(size), mode=mode, cuts=cuts or False, device=device or None, precision=_precision_of(bf16, precision))
     with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():                  # so that only the report is printed there
         found = load_any_model(model, trust, device or None)
-        getattr(found, 'model', found).smooth = smooth
+        found_model = getattr(found, 'model', found)
+        found_model.smooth, found_model.steady = smooth, steady
         report = segment_video(found, source, out or None, start=start, warmup=warmup, alpha=alpha, audio=not no_audio,
                                progress=False if quiet or json else None, overwrite=bool(overwrite), **files, **given, **how)
     if json or not quiet: print(report.to_json() if json else report)
