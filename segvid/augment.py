@@ -822,8 +822,9 @@ def from_camvid(
 def _layout_of(path, *wanted):
     "The layout of a folder, which must be one of those wanted"
     found = find_layout(path)
-    if found not in wanted: raise ValueError(f'{path} looks like {layouts[found].says} ({found}), not like {layouts[wanted[0]].says}; ClipDataLoaders.from_path takes any of them')
-    return found
+    if found in wanted: return found
+    needs = dict(camvid='train, val and trainannot, valannot, or images, labels, codes.txt and valid.txt', vspw='data/VIDEO/{origin,mask}, train.txt and val.txt').get(wanted[0])
+    raise ValueError(f'{path} looks like {layouts[found].says} ({found}), not like {layouts[wanted[0]].says}, which has {needs}; ClipDataLoaders.from_path takes any layout')
 
 def _without_divided(train):
     "The index without the recordings of which another split has a part"
@@ -874,7 +875,7 @@ def from_folder(
     num_workers:int=None, # processes that read ahead; None: one per processor, at most 8
     seed:int=None, # fixes order and draws
     cache=0, # decoded pictures to remember: a number of them, in each process, or an amount such as '2GB', shared by all processes
-    val:float=0.2, # share of the videos that validate, if there are no folders train and val, 0..1
+    val:float=0.2, # share of the labelled videos that validate, if there are no folders train and val, 0..1
     split_seed:int=None, # chooses these videos; None: evenly spread over the sorted names
     rate:float=None, # frames per second of the videos, for `dilation_seconds`
     **kwargs, # further options of `from_index` and `from_datasets`

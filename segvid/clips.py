@@ -58,9 +58,10 @@ def _read_records(path, layout=None):
     for key, found in sorted(scan.frames.items()):
         label = scan.labels.get(key)
         records.append(FrameRecord(*key, str(found.path), label and str(label.path), found.split, bool(label) and label.name.kind.endswith('labelIds')))
-    _check_records(records)
     both = on_both_sides(scan)                                              # also those of which one side was left out as a duplicate
-    if both: raise ValueError(f'{both[0].path}: {both[0].detail}; organize_frames splits by recording')
+    cure = 'organize_frames splits by recording' if scan.layout == 'cityscapes' else 'leave it on one side only'
+    if both: raise ValueError(f'{both[0].path}: {both[0].detail}; {cure}')
+    _check_records(records)
     return records, scan
 
 # %% ../nbs/02_clips.ipynb #c019
@@ -69,6 +70,12 @@ def _step_of(records, usual=usual_step):
     numbers = defaultdict(list)
     for record in records: numbers[record.recording].append(record.frame)
     return usual(numbers.values())
+
+def _no_frames_in(split, found, scan):
+    "What to say where a split is asked for that has no frames"
+    trouble = f'; {len(scan.problems)} files could not be used, such as {scan.problems[0]}' if scan.problems else ''
+    return (f'split={split!r}: expected one of {", ".join(sorted({str(record.split) for record in found}))}; no other split has frames in {scan.root}{trouble}. '
+            'FrameIndex(path).divide() makes two sides of one, ClipDataLoaders.from_index takes them')
 
 def _known_labels(scan, labels):
     "`labels`, or those of the data set; raises ValueError if nobody knows them"
@@ -93,7 +100,7 @@ class FrameIndex:
         _check_records(found)
         self.path, self.split, self.labels, self.problems, self.notes = path and str(path), split, _known_labels(scan, labels), scan.problems, scan.notes
         self.records = [record for record in found if split in (None, record.split)]
-        if not self.records: raise ValueError(f'split={split!r}: expected one of {", ".join(sorted({str(record.split) for record in found}))}')
+        if not self.records: raise ValueError(_no_frames_in(split, found, scan))
         self.layout, known = layout or (scan.layout if path else None), layouts[scan.layout if path else layout or 'cityscapes']
         self.rate = rate or (known.rate if self.layout else None)
         self.step = step or (_step_of(self.records, loose_step) if known.loose else _step_of(found))
@@ -141,15 +148,17 @@ def subset(self:FrameIndex, # the index
 # %% ../nbs/02_clips.ipynb #c037
 @patch
 def divide(self:FrameIndex, # the index
-    val:float=0.2, # share of the recordings that validate, 0..1
+    val:float=0.2, # share of the recordings that validate, of those with labels if there are any, 0..1
     seed:int=None, # shuffles the names first; None: evenly spread over the sorted names
 )->tuple: # index to train, index to validate
-    "Split by recording; raises `ValueError` if there is only one recording"
-    if len(self.sequences) < 2: raise ValueError(f'only one recording ({self.sequences[0]}): it cannot be on both sides')
-    names = self.sequences if seed is None else random.Random(seed).sample(self.sequences, len(self.sequences))
+    "Split by recording; recordings without labels train; raises `ValueError` if only one recording can be divided"
+    names = list(dict.fromkeys(record.recording for record in self.labelled)) or self.sequences
+    if len(names) < 2: raise ValueError(f'only one recording{" with labels" if len(self.sequences) > 1 else ""} ({names[0]}): it cannot be on both sides')
+    if seed is not None: names = random.Random(seed).sample(names, len(names))
     chosen = {names[i] for i in spread_choice(len(names), val)}
-    if len(chosen) in (0, len(self.sequences)): raise ValueError(f'val={val}: expected a share between 0 and 1, both excluded')
+    if len(chosen) in (0, len(names)): raise ValueError(f'val={val}: expected a share between 0 and 1, both excluded')
     return self.subset(s for s in self.sequences if s not in chosen), self.subset(chosen)
+
 
 # %% ../nbs/02_clips.ipynb #c039
 def check_disjoint(
@@ -374,7 +383,7 @@ class ClipDataset(torch.utils.data.Dataset):
         if unreadable not in ('raise', 'replace'): raise ValueError(f"unreadable={unreadable!r}: expected 'raise' or 'replace'")
         self.index, self.labels, self.missing, self.transform, self.unreadable = index, index.labels, missing, transform, unreadable
         self.dilation = check_dilation(dilation)
-        if not index.labelled: raise ValueError('; '.join([f'{index!r}: no labelled frame, so there are no clips; index.stream() gives frames without labels', *index.notes]))
+        if not index.labelled: raise ValueError('; '.join([f'{index!r}: no labelled frame, so there are no clips; index.stream() gives frames without labels', *map(str, index.problems[:1]), *index.notes]))
         self.items = _clip_items(index, self.dilation, missing)
         self.cache = _make_cache(cache, index)
         self.faults = FaultLog([path for record in index.records for path in (record.path, record.label) if path]) if unreadable == 'replace' else None

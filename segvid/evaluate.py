@@ -82,6 +82,13 @@ def join_windows(
     return total/count
 
 # %% ../nbs/09a_evaluate.ipynb #c017
+def _check_views(sizes, scales):
+    "ValueError unless sizes (name -> height and width, or None) and scales are what they should be"
+    for name, value in sizes.items():
+        if value is not None and (not isinstance(value, (list, tuple)) or len(value) != 2 or min(value) <= 0):
+            raise ValueError(f'{name}={value!r}: expected height and width in pixels, such as (512, 1024)')
+    if not isinstance(scales, (list, tuple)) or not scales or min(scales) <= 0: raise ValueError(f'scales={scales!r}: expected one or more numbers above 0, such as (0.75, 1, 1.25)')
+
 class Predictor:
     "How a model looks at videos: at which size, whole or in windows, at which scales, mirrored too; keeps a memory for each of these"
     def __init__(self,
@@ -92,7 +99,7 @@ class Predictor:
         scales:tuple=(1.,), # scales of the picture
         flip:bool=False, # also mirrored?
     ):
-        if not scales or min(scales) <= 0: raise ValueError(f'scales={scales}: expected one or more numbers above 0, such as (0.75, 1, 1.25)')
+        _check_views(dict(size=size, window=window, stride=stride), scales)
         self.model, self.size, self.window = model, size, window and tuple(window)
         self.stride = tuple(stride) if stride else window and tuple(-(-2*n//3) for n in window)
         self.views = list(product(scales, (False, True) if flip else (False,)))
@@ -144,7 +151,10 @@ def frames_in_order(
     "What is to be segmented, snippet by snippet; one item in memory at a time"
     if streamed:
         for snippet in index.stream():
-            for i, (record, frame, truth) in enumerate(snippet): yield record, frame[None], truth, i == 0
+            for i, (record, frame, truth) in enumerate(snippet):
+                size = frame.shape if i == 0 else size
+                if frame.shape != size: raise ValueError(f'{record.path} is {tuple(frame.shape[1:])}, the first frame of its snippet {tuple(size[1:])} (height, width): a memory has one size; resize the frames, or score clip by clip (streamed=False)')
+                yield record, frame[None], truth, i == 0
         return
     ds = ClipDataset(index, dilation, missing)
     for i, records in enumerate(ds.items):
@@ -159,7 +169,7 @@ class Scores(NamedTuple):
     VC16: float                 # over 16
     parameters: int             # of the model
     seconds: float              # median time of a frame in the model
-    frames: int                 # labelled frames, which were scored
+    frames: int                 # frames with labelled pixels, which were scored
     table: pd.DataFrame         # IoU, accuracy, precision and share of pixels of each class
     pixel_accuracy: float = float('nan')
     frequency_weighted_iou: float = float('nan')
@@ -211,7 +221,8 @@ def update(
     "Count one frame; frames of a video come in their order"
     self.seen += 1; self.seconds.append(seconds)
     if record.label is None: self.last = None; return
-    last, self.last, self.frames = self.last, record, self.frames + 1
+    last, self.last = self.last, record
+    self.frames += bool((truth != self.labels.ignore_index).any())                           # labels that ignore every pixel, as for tests with secret ones, score nothing
     follows = last is not None and record.recording == last.recording and 0 < record.frame - last.frame <= self.step
     self.miou.update(mask[None], truth[None]); self.edges.update(mask, truth)
     for vc in self.consistency.values():
@@ -244,11 +255,11 @@ def write_server_mask(
     return file
 
 # %% ../nbs/09a_evaluate.ipynb #c045
-def _check_classes(model, index):
-    "ValueError if the model and the labels tell different numbers of classes apart, or nothing is labelled"
+def _check_classes(model, index, writes=False):
+    "ValueError if the model and the labels tell different numbers of classes apart, or nothing is labelled and no masks of a stream are to be written"
     K, labels = model.num_classes, index.labels
     if K != len(labels): raise ValueError(f'the model has {K} classes, the labels of {labels.name} {len(labels)}: a model is scored on the classes that it was trained with')
-    if not index.labelled: raise ValueError(f'{index!r}: no frame has a label, so there is nothing to score')
+    if not index.labelled and not writes: raise ValueError(f'{index!r}: no frame has a label, so there is nothing to score; out=FOLDER writes the masks of a stream')
 
 def _mode_text(streamed, predictor):
     "How a predictor looks, in words"
@@ -266,12 +277,12 @@ def evaluate_model(
     dilation:list=None, # clip by clip: offsets of the neighbours, default the model's `.dilation`, else single frames
     missing:str='mirror', # clip by clip: neighbours that are not there
     size:tuple=None, # height and width for the model, default its `.size`, else those of each frame
-    out=None, # folder for masks as the Cityscapes server reads them, default none are written
+    out=None, # folder for masks of the labelled frames as the Cityscapes server reads them, streamed also of all frames if none has a label; default none are written
     progress=True, # show a progress bar? Or a function that wraps an iterable and takes `total`
     **views, # window, stride, scales, flip of `Predictor`
 )->Scores: # all figures
-    "Score videos at the size of their labels. Raises ValueError if classes do not fit or nothing is labelled."
-    _check_classes(model, index)
+    "Score videos at the size of their labels. Raises ValueError if classes do not fit, or there is nothing to score or write."
+    _check_classes(model, index, out and streamed)
     size, dilation = size or getattr(model, 'size', None), dilation if dilation is not None else getattr(model, 'dilation', None) or []
     predictor, scorer, training = Predictor(model, size, **views), VideoScorer(index.labels, index.step), model.training
     bar = progress if callable(progress) else partial(progress_bar, leave=False) if progress else lambda items, total: items
@@ -279,7 +290,7 @@ def evaluate_model(
     try:
         for record, frames, truth, first in bar(frames_in_order(index, streamed, dilation, missing), total=len(index if streamed else index.labelled)):
             if first: predictor.reset()
-            _score_frame(predictor, scorer, record, frames, truth, streamed, out)
+            _score_frame(predictor, scorer, record, frames, truth, streamed, out if record.label or not index.labelled else None)
     finally: model.train(training)
     with contextmanager(replacing_yield)(metrics, '_over_processes', lambda counts: counts):             # of several processes, one alone may examine
         return scorer.scores(sum(p.numel() for p in model.parameters()), _mode_text(streamed, predictor))
@@ -290,4 +301,4 @@ def _score_frame(predictor, scorer, record, frames, truth, streamed, out):
     mask = predictor(frames, streamed, truth.shape).argmax(0).byte()
     if mask.is_cuda: torch.cuda.synchronize()
     scorer.update(record, mask, truth.to(mask.device), time.perf_counter() - start)
-    if out and record.label: write_server_mask(record, mask, scorer.labels, out)
+    if out: write_server_mask(record, mask, scorer.labels, out)

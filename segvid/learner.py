@@ -16,7 +16,7 @@ import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from fastai.callback.core import Callback
 from fastai.callback.schedule import ParamScheduler
-from fastai.callback.training import GradientClip
+from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.optimizer import Optimizer
 from fastai.torch_core import rank_distrib
 from fastcore.basics import patch
@@ -28,7 +28,7 @@ from .clips import FrameIndex, read_frame, read_mask
 from .evaluate import Scores, at_size, evaluate_model, prepare_frames
 from .metrics import ClipLoss, MeanIoU
 from .segmenter import VideoSegmenter, video_segmenter
-from .survive import Checkpoints, SurvivingLearner, write_atomically
+from .survive import Checkpoints, SurvivingLearner, held_gradients, put_gradients, write_atomically
 
 # %% ../nbs/10_learner.ipynb #c007
 def encoder_and_head(
@@ -465,15 +465,16 @@ class CarriedMemory(Callback):
     def before_batch(self):
         if not self.training: return
         *pieces, (clip, y) = zip(self.xb[0].split(self.frames, 1), self.yb[0].split(self.frames, 1))
-        self.parts, self.before, memory = len(pieces) + 1, 0., None
+        self.parts, self.before, memory, self.done, self.held = len(pieces) + 1, 0., None, False, held_gradients(self.learn)
         for piece in pieces: memory = self.learn_from(*piece, memory)
         self.learn.xb, self.learn.yb = (clip, False, memory), (y,)                      # the last piece is the Learner's
 
     def after_loss(self):
-        if self.training: self.learn.loss_grad = self.loss_grad/self.parts; self.learn.loss = self.before + self.loss_grad.detach()
+        if self.training: self.learn.loss_grad = self.loss_grad/self.parts; self.learn.loss = self.before + self.loss.detach()/self.parts
 
+    def after_backward(self): self.done = True
     def after_cancel_batch(self):
-        if self.training and self.parts > 1: self.opt.zero_grad()                      # what earlier pieces gave goes, too
+        if self.training and self.parts > 1 and not self.done: put_gradients(self.learn, self.held)     # what earlier pieces gave goes, too; not where a step only waits
 
 # %% ../nbs/10_learner.ipynb #c078
 @patch
@@ -488,9 +489,15 @@ def learn_from(
     with self.model.no_sync() if hasattr(self.model, 'no_sync') else nullcontext():     # processes exchange gradients once a step
         logits, memory = model.train_piece(clip, memory)
         loss = self.loss_func(logits.float(), y)/self.parts
-        (scaler.scale(loss) if scaler else loss).backward()
+        share = loss*self._share(len(y))
+        (scaler.scale(share) if scaler else share).backward()
     self.before += loss.detach()
     return memory and memory.detach()
+
+@patch
+def _share(self:CarriedMemory, bs):
+    "What GradientAccumulation multiplies the loss of a batch with"
+    return next((bs/cb.n_acc for cb in self.learn.cbs if isinstance(cb, GradientAccumulation)), 1.)
 
 # %% ../nbs/10_learner.ipynb #c083
 def class_weights(

@@ -82,6 +82,7 @@ class FolderScan:
     layout: str = 'cityscapes'                                                  # which tree this is
     label_set: LabelSet = cityscapes_labels                                     # what its label files hold; None: unknown
     notes: list = field(default_factory=list)                                   # sentences worth reading
+    twice: dict = field(default_factory=lambda: defaultdict(list))              # recording -> frames that are in the folders of two splits
 
 # %% ../nbs/01_organize.ipynb #c023
 def _walk(root, skip=(), errors=None):
@@ -115,6 +116,7 @@ def _add(scan, found):
     if heap is scan.frames: scan.sides[found.name.recording][found.split] += 1
     old = heap.setdefault(found.name.key, found)
     if old is found: return
+    if heap is scan.frames and None not in (old.split, found.split) and old.split != found.split: scan.twice[found.name.recording].append(found)
     better, worse = (found, old) if _preferred(found) > _preferred(old) else (old, found)
     heap[found.name.key] = better
     if _preferred(better) != _preferred(worse): scan.left_out[f'{worse.name.kind}, there in a better form'] += 1
@@ -182,8 +184,9 @@ def _stretches(scan, sequence):
     return runs
 
 def _part_recordings(scan):
-    "Make stretches of recordings that the published split divides recordings of their own: `0016E5-val`; mixed ones stay as they are, and are refused later"
+    "Make stretches of recordings that the published split divides recordings of their own: `0016E5-val`; mixed ones, and those with a frame in two splits, stay as they are, and are refused later"
     for _, sequence in [r for r, sides in sorted(scan.sides.items()) if len(sides) > 1]:
+        if scan.twice['', sequence]: continue
         runs = _stretches(scan, sequence)
         sizes = Counter(run[0] for run in runs)
         if max(sizes[split] for split in ('val', 'test')) > 1 or len(runs) > 2*len(sizes)-1: continue
@@ -249,11 +252,14 @@ def _scan_vspw(scan):
     "VSPW: data/VIDEO/{origin,mask}, and lists of videos; a video that no list names is left out"
     data = scan.root/'data' if (scan.root/'data').is_dir() else scan.root
     lists = {split: scan.root/f'{split}.txt' for split in ('train', 'val', 'test')}
-    splits = {name: split for split, path in lists.items() if path.exists() for name in path.read_text().split()}
+    listed = [(name, split) for split, path in lists.items() if path.exists() for name in path.read_text().split()]
+    splits = dict(listed)
     videos = sorted(folder for folder in data.iterdir() if (folder/'origin').is_dir())
     for folder in videos:
         if splits and folder.name not in splits: scan.left_out['videos in no list'] += 1
         else: _scan_video(scan, folder, splits.get(folder.name), 'origin', 'mask')
+    for name, split in listed:
+        if ('', name) in scan.sides: scan.sides['', name][split] += 1                       # a video in two lists is on both sides
     for name in sorted(set(splits)-{folder.name for folder in videos}):
         scan.problems.append(Problem(_relative(data/name, scan.root), 'missing', f'listed in {splits[name]}.txt, but there is no such video'))
     _check_pairs(scan, all_labelled=any(found.split != 'test' for found in scan.frames.values()))
@@ -289,7 +295,7 @@ def _any_below(root, pattern): return next(root.glob(pattern), None) is not None
 layouts = dict(
     camvid=Layout('CamVid in SegNet\'s folders', lambda root: any((root/f'{split}annot').is_dir() for split in ('train', 'val', 'test')),
                   _scan_segnet, camvid_labels, 30., (-90, -60, -30), True),
-    camvid32=Layout('CamVid as fastai ships it, 32 classes made 11', lambda root: (root/'images').is_dir() and (root/'labels').is_dir(),
+    camvid32=Layout('CamVid as fastai ships it, 32 classes made 11', lambda root: (root/'images').is_dir() and ((root/'labels').is_dir() or (root/'codes.txt').exists()),
                     _scan_camvid32, camvid32_labels, 30., (-90, -60, -30), True),
     vspw=Layout('VSPW', lambda root: _any_below(root, 'data/*/origin') or _any_below(root, '*/origin'), _scan_vspw, vspw_labels, 15., (-9, -6, -3)),
     folder=Layout('a folder for each video', lambda root: (root/'labels.json').exists() or _any_below(root, '*/frames') or
@@ -785,8 +791,15 @@ def on_both_sides(
     scan:FolderScan, # what `scan_folder` found
 )->list: # a Problem for each recording that is in more than one split
     "Recordings that would make the score a memory test"
-    return [Problem(_recording_name(recording), 'split', f'this recording is in {" and in ".join(sorted(filter(None, sides)))}: the score would be a memory test')
-            for recording, sides in sorted(scan.sides.items()) if len({split for split, n in sides.items() if n}-{None}) > 1]
+    both = [(recording, sorted({split for split, n in sides.items() if n}-{None})) for recording, sides in sorted(scan.sides.items())]
+    return [Problem(_recording_name(recording), 'split', f'this recording is in {" and in ".join(splits)}{_shared_frames(scan, recording)}: the score would be a memory test')
+            for recording, splits in both if len(splits) > 1]
+
+def _shared_frames(scan, recording):
+    "What to say of frames that are in two splits, perhaps nothing"
+    twice = scan.twice.get(recording)
+    return f', {len(twice)} of its frames in two of them, such as {_relative(twice[0].path, scan.root)}' if twice else ''
+
 
 # %% ../nbs/01_organize.ipynb #c178
 def _several(dilation):

@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['write_atomically', 'seal', 'unseal', 'random_states', 'set_random_states', 'known_order', 'from_all', 'from_first',
-           'bare_model', 'SurvivingLearner', 'WeightAverage', 'training_state', 'restore_state', 'checkpoint_files',
-           'newest_checkpoint', 'Checkpoints', 'batch_files', 'LossGuard', 'is_out_of_memory']
+           'bare_model', 'SurvivingLearner', 'WeightAverage', 'held_gradients', 'put_gradients', 'training_state',
+           'restore_state', 'checkpoint_files', 'newest_checkpoint', 'Checkpoints', 'batch_files', 'LossGuard',
+           'is_out_of_memory']
 
 # %% ../nbs/09b_survive.ipynb #c006
-import hashlib, io, json, os, random, tempfile, time
+import hashlib, io, json, os, pickle, random, tempfile, time
 from contextlib import contextmanager
 from pathlib import Path
 import numpy as np, torch, torch.distributed as dist
 from torch import nn
 from fastai.callback.core import Callback, CancelBatchException, CancelEpochException, CancelStepException, CancelBackwardException
 from fastai.callback import progress, schedule             # they give a Learner its bars and fit_one_cycle
+from fastai.callback.training import GradientAccumulation
 from fastai.learner import Learner
 from fastai.torch_core import num_distrib, rank_distrib
 from fastcore.basics import patch
@@ -57,14 +59,15 @@ def seal(
 def unseal(
     path, # a file that holds what `seal` gave
 )->dict: # the state, tensors on the CPU
-    "Read a checkpoint; code in it is never run. Raises ValueError saying what is wrong with a damaged file."
+    "Read a checkpoint; code in it is never run. Raises ValueError saying what is wrong with a damaged or foreign file."
     first, _, body = Path(path).read_bytes().partition(b'\n')
     try: magic, length, digest = json.loads(first)
-    except ValueError: raise ValueError('it does not begin as a checkpoint does') from None
+    except (ValueError, TypeError): raise ValueError('it does not begin as a checkpoint does') from None
     if magic != _magic: raise ValueError(f'it is {magic!r}, not {_magic!r}')
     if len(body) != length: raise ValueError(f'{len(body)} of {length} bytes are there')
     if hashlib.sha256(body).hexdigest() != digest: raise ValueError('its content does not have the hash that it should have')
-    return torch.load(io.BytesIO(body), map_location='cpu', weights_only=True)
+    try: return torch.load(io.BytesIO(body), map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError: raise ValueError('it holds more than tensors and plain values, which is never read') from None
 
 # %% ../nbs/09b_survive.ipynb #c013
 def random_states()->dict: # states of Python's, NumPy's and PyTorch's generators, plain
@@ -200,6 +203,23 @@ class WeightAverage(Callback):
     def after_fit(self):
         if self.learn.in_fit: self.swap()
 
+# %% ../nbs/09b_survive.ipynb #c029b
+def held_gradients(
+    learn:Learner, # a learner, perhaps with fastai's GradientAccumulation
+)->dict: # number of the parameter in the optimizer -> copy of the gradient; empty if gradients do not wait for a later step
+    "Gradients of earlier batches that wait for a step of the optimizer"
+    if not any(isinstance(cb, GradientAccumulation) for cb in learn.cbs): return {}
+    return {i: p.grad.clone() for i, (p, *_) in enumerate(learn.opt.all_params()) if p.grad is not None}
+
+def put_gradients(
+    learn:Learner, # the learner
+    held:dict, # what `held_gradients` gave
+):
+    "Forget all gradients but these"
+    learn.opt.zero_grad()
+    for i, (p, *_) in enumerate(learn.opt.all_params()):
+        if i in held: p.grad = held[i].to(p.device)
+
 # %% ../nbs/09b_survive.ipynb #c030
 def training_state(
     learn:SurvivingLearner, # a learner between two batches, or after an epoch
@@ -207,11 +227,11 @@ def training_state(
     chance:list=None, # `random_states` of each process, default of this one
 )->dict: # plain values and tensors
     "Everything that the rest of the training depends on"
-    recorder, opt = learn.recorder, learn.opt.state_dict()
+    recorder, opt, adders = learn.recorder, learn.opt.state_dict(), [cb for cb in learn.cbs if isinstance(cb, GradientAccumulation)]
     smooth = recorder.smooth_loss
     return dict(model=bare_model(learn.model).state_dict(), opt=dict(state=_plain(opt['state']), hypers=_plain(opt['hypers'])), random=chance or [random_states()], loaders=loaders,
                 pct_train=float(learn.pct_train), train_iter=int(learn.train_iter), callbacks={name: cb.state_dict() for name, cb in _stateful(learn).items()},
-                recorder={k: _plain(getattr(recorder, k)) for k in ('lrs', 'iters', 'losses', 'values')}, smooth=(smooth.count, torch.as_tensor(smooth.val)))
+                recorder={k: _plain(getattr(recorder, k)) for k in ('lrs', 'iters', 'losses', 'values')}, smooth=(smooth.count, torch.as_tensor(smooth.val)), held=held_gradients(learn), added={cb.name: int(cb.count) for cb in adders})
 
 
 # %% ../nbs/09b_survive.ipynb #c032
@@ -229,6 +249,9 @@ def restore_state(
     for k, v in state['recorder'].items(): setattr(learn.recorder, k, v)
     learn.recorder.smooth_loss.count, learn.recorder.smooth_loss.val = state['smooth']
     learn.train_iter = state['train_iter']
+    put_gradients(learn, state.get('held', {}))
+    for cb in learn.cbs:
+        if cb.name in state.get('added', {}): cb.count = state['added'][cb.name]
     for dl, s in zip(learn.dls.loaders, state['loaders']): dl.rng = random.Random(); dl.rng.setstate(s)
 
 # %% ../nbs/09b_survive.ipynb #c035
@@ -245,8 +268,14 @@ def newest_checkpoint(
     files = checkpoint_files(folder)
     for path in reversed(files):
         try: return unseal(path)
-        except ValueError as error: print(f'segvid: checkpoint {path.name} is damaged: {error}; taking the one before')
+        except (ValueError, OSError) as error: print(f'segvid: checkpoint {path.name} is damaged: {error}; taking the one before')
     if files: raise ValueError(f'all {len(files)} checkpoints in {folder} are damaged; delete them to begin anew')
+
+def _remove_leftovers(folder, seconds=600):
+    "Remove half-written files that are older than so many seconds"
+    for path in [*Path(folder).glob('.step_*.ckpt.*'), *Path(folder).glob('.best_*.safetensors.*')]:
+        if time.time() - path.stat().st_mtime > seconds: path.unlink(missing_ok=True)
+
 
 # %% ../nbs/09b_survive.ipynb #c038
 class Checkpoints(Callback):
@@ -289,6 +318,7 @@ def before_fit(
 ):
     "Put a checkpoint back, if there is one for this phase. Raises ValueError if it is of another training."
     state, self.state = self.state, None
+    if self.learn.in_fit and not rank_distrib(): _remove_leftovers(self.folder)
     if not self.learn.in_fit or state is None or state['phase'] != self.phase: return
     wrong = {k: (v, state['facts'][k]) for k, v in self._facts().items() if v != state['facts'][k]}
     if wrong: raise ValueError(f'the checkpoint in {self.folder} is of another training: ' + ', '.join(f'{k} {now} here, {then} there' for k, (now, then) in wrong.items()))
@@ -321,7 +351,7 @@ def _write(self:Checkpoints, epoch, batch):
     loaders = [self.loaders[0] if batch else self.dls.train.rng.getstate(), *(dl.rng.getstate() for dl in self.dls.loaders[1:])]
     state = training_state(self.learn, loaders, chance) | dict(facts=self._facts(), phase=self.phase, epoch=epoch, batch=batch, step=self.step, top=self.top)
     write_atomically(self.folder/f'step_{self.step:08d}.ckpt', seal(state))
-    for old in checkpoint_files(self.folder)[:-self.keep]: old.unlink()
+    for old in checkpoint_files(self.folder)[:-self.keep]: old.unlink(missing_ok=True)            # another program may have resumed the same training
 
 @patch
 def after_batch(
@@ -410,12 +440,13 @@ class LossGuard(Callback):
 
     def after_loss(self):
         if not self.training: return
-        bad = not torch.isfinite(self.learn.loss).all()
+        loss = self.learn.loss + sum(vars(cb).get('before', 0.) for cb in self.learn.cbs)          # with that of earlier pieces, where clips are read piece by piece
+        bad = not torch.isfinite(loss).all()
         found = from_all(batch_files(self.learn) if bad else []) if _several() else [batch_files(self.learn)]*bad
         if not any(found): self.good = self.learn.loss.detach().clone(); return
         files = sum(found, [])                                                 # all processes leave the batch out, or none
         self.skipped.append(files)
-        text = f'the loss is {self.learn.loss.item()} in epoch {self.epoch}, batch {self.learn.iter}: {", ".join(files)}'
+        text = f'the loss is {loss.item()} in epoch {self.epoch}, batch {self.learn.iter}: {", ".join(files)}'
         if self.action == 'stop' or len(self.skipped) > self.most: raise FloatingPointError(f"{text}. Look at these files; lower the learning rate, or use LossGuard('skip')")
         if not rank_distrib(): print(f'segvid: {text}; left out', flush=True)
         for now, before in zip(self.learn.model.buffers(), self.statistics): now.copy_(before)       # statistics that have seen the batch
@@ -432,8 +463,12 @@ def is_out_of_memory(
 def _advice(learn, error):
     "RuntimeError that says what to lower"
     shape = 'x'.join(map(str, learn.xb[0].shape)) if len(learn.xb) and torch.is_tensor(learn.xb[0]) else 'unknown'
-    return RuntimeError(f'out of memory with a batch of {shape}: lower bs, size or the number of frames (dilation), train in bfloat16 (learn.to_bf16()), '
-                        f'or let batches be split: learn.max_pieces = 8, of several processes learn.pieces = 2 in each ({str(error).splitlines()[0]})')
+    cure = 'or let batches be split: learn.max_pieces = 8, of several processes learn.pieces = 2 in each' if _can_be_split(learn) else 'or shorten the pieces: CarriedMemory(frames=...)'
+    return RuntimeError(f'out of memory with a batch of {shape}: lower bs, size or the number of frames (dilation), train in bfloat16 (learn.to_bf16()), {cure} ({str(error).splitlines()[-1]})')
+
+def _can_be_split(learn):
+    "Does the batch hold tensors alone, and no callback that reads clips piece by piece with a memory of the whole batch?"
+    return all(torch.is_tensor(x) for x in (*learn.xb, *learn.yb)) and not any(cb.name == 'carried_memory' for cb in learn.cbs)
 
 # %% ../nbs/09b_survive.ipynb #c064
 SurvivingLearner.pieces, SurvivingLearner.max_pieces = 1, 1         # parts of a batch that are computed one after the other
@@ -441,35 +476,55 @@ SurvivingLearner.pieces, SurvivingLearner.max_pieces = 1, 1         # parts of a
 @patch
 def _in_pieces(self:SurvivingLearner):
     "Forward and backward of the present batch in `pieces` parts, then one step"
-    xb, yb, bs = self.xb, self.yb, len(self.xb[0])
+    if not _can_be_split(self): raise ValueError(f'learn.pieces={self.pieces}: expected 1 with CarriedMemory, whose memory belongs to the whole batch; lower bs, or CarriedMemory(frames=...)')
+    xb, yb, bs, held = self.xb, self.yb, len(self.xb[0]), held_gradients(self)
     parts = [range(bs)[i::self.pieces] for i in range(min(self.pieces, bs))]
-    for part in parts:
-        self.xb, self.yb = tuple(x[list(part)] for x in xb), tuple(y[list(part)] for y in yb)
-        for cb in self.cbs:
-            if part is not parts[0] and 'autocast' in vars(cb): cb.before_batch()
-        self.pred = self.model(*self.xb); self('after_pred')
-        self.loss_grad = self.loss_func(self.pred, *self.yb)
-        self.loss = self.loss_grad.clone(); self('after_loss')
-        self.loss_grad = self.loss_grad*(len(part)/bs)
-        self._with_events(self._backward, 'backward', CancelBackwardException)
-    self.xb, self.yb = xb, yb
+    try:
+        for i, part in enumerate(parts):
+            self.xb, self.yb = tuple(x[list(part)] for x in xb), tuple(y[list(part)] for y in yb)
+            self._one_piece(i, len(part)/bs)
+    except CancelBatchException: put_gradients(self, held); raise                           # nothing of the pieces before stays
+    finally: self.xb, self.yb = xb, yb
     self._with_events(self._step, 'step', CancelStepException)
     self.opt.zero_grad()
+
+@patch
+def _one_piece(self:SurvivingLearner, i, share):
+    "Forward and backward of piece `i`, which has so large a share of the batch"
+    for cb in self.cbs:
+        if i and 'autocast' in vars(cb): cb.before_batch()
+    self.pred = self.model(*self.xb); self('after_pred')
+    self.loss_grad = self.loss_func(self.pred, *self.yb)
+    self.loss = self.loss_grad.clone(); self('after_loss')
+    self.loss_grad = self.loss_grad*share
+    self._with_events(self._backward, 'backward', CancelBackwardException)
 
 
 # %% ../nbs/09b_survive.ipynb #c066
 @patch
 def _do_one_batch(self:SurvivingLearner):
     "fastai's, or in pieces; when memory runs out in training, in twice as many, up to `max_pieces` (in one process; several must agree before: `pieces`)"
-    whole = self.xb, self.yb
+    whole, held = (self.xb, self.yb), held_gradients(self)
     try: return self._in_pieces() if self.training and self.pieces > 1 else super(SurvivingLearner, self)._do_one_batch()
     except RuntimeError as error:
         if not is_out_of_memory(error): raise
         self.xb, self.yb = whole
-        if not self.training or _several() or 2*self.pieces > min(self.max_pieces, len(self.xb[0])): raise _advice(self, error) from error
-    self.opt.zero_grad(); self.pieces *= 2
+        if not self.training or _several() or not _can_be_split(self) or 2*self.pieces > min(self.max_pieces, len(self.xb[0])): raise _advice(self, error) from error
+    put_gradients(self, held); self.pieces *= 2
     if torch.cuda.is_available(): torch.cuda.empty_cache()
     print(f'segvid: out of memory; from now on each batch in {self.pieces} pieces, gradients added', flush=True)
     for cb in self.cbs:
         if 'autocast' in vars(cb): cb.before_batch()
     return self._do_one_batch()
+
+@patch
+def one_batch(self:SurvivingLearner,
+    i:int, # number of the batch
+    b:tuple, # the batch
+):
+    "fastai's; memory that runs out on the way to the device or in a callback gets the same message"
+    try: super(SurvivingLearner, self).one_batch(i, b)
+    except RuntimeError as error:
+        if not is_out_of_memory(error) or 'lower bs' in str(error): raise
+        raise _advice(self, error) from error
+

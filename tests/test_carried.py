@@ -2,6 +2,7 @@
 from pathlib import Path
 import numpy as np, pytest, torch
 from fastai.callback.core import Callback
+from fastai.callback.training import GradientAccumulation
 from segvid.augment import ClipDataLoaders, WarpClip
 from segvid.cli import merge_options, read_options, segvid_train
 from segvid.learner import CarriedMemory, FusedAdam, class_weights, clip_learner
@@ -86,4 +87,37 @@ def test_weights_of_classes(city):
 def test_recipe_is_understood():
     "Every option of the kept recipe exists and has a value of its kind"
     options = merge_options(segvid_train, {}, read_options(str(Path(__file__).parents[1]/'local_configs/camvid.toml')))
-    assert (options['encoder'], options['carry'], options['skip'], options['size']) == ('tf_efficientnet_lite0', 4, True, [528, 704])
+    assert (options['encoder'], options['carry'], options['skip'], options['size']) == ('tf_efficientnet_lite2', 4, True, [720, 960])
+
+def test_pieces_and_added_up_gradients_go_together(city):
+    "Steps of three batches: the gradient is the mean of those of the batches, each over all its pieces; the loss that is shown stays that of a batch"
+    plain = dict(small, dropout=0., drop_path=0., encoder_options=dict(drop_path_rate=0.), clip_grad=None)
+    class Note(Callback):
+        order = 150
+        def before_step(self): seen.append(torch.cat([p.grad.flatten() for p in self.model.parameters() if p.grad is not None].copy()).clone())
+        def after_loss(self):
+            if self.training: losses.append(float(self.learn.loss))
+    runs = []
+    for add in ([], [GradientAccumulation(6)]):
+        seen, losses = [], []
+        torch.manual_seed(0)
+        learn = clip_learner(loaders(city), 'mit_b0', cbs=[CarriedMemory(2), *add, Note()], **plain)
+        for m in learn.model.modules():
+            if isinstance(m, torch.nn.BatchNorm2d): m.eval(); m.train = lambda mode, m=m: m
+        a, b = quiet(learn)
+        with a, b: learn.fit(1, 0., wd=0.)
+        runs.append((seen, losses))
+    (single, alone), (added, together) = runs
+    assert len(single) == 8 and len(added) == 2 and np.allclose(alone, together, rtol=1e-5)
+    for k in range(2): torch.testing.assert_close(added[k], sum(single[3*k:3*k + 3])/3, rtol=1e-3, atol=1e-6)
+
+def test_bad_labels_of_an_early_piece_are_noticed(city):
+    "A loss that is NaN in the first piece alone"
+    learn = clip_learner(loaders(city), 'mit_b0', cbs=[CarriedMemory(2), guard := LossGuard('skip')], **small)
+    real, calls = learn.loss_func, []
+    class Once(torch.nn.Module):
+        def forward(self, pred, y): calls.append(1); return real(pred, y)*(float('nan') if len(calls) == 5 else 1.)       # the first piece of the third batch
+    learn.loss_func = Once()
+    a, b = quiet(learn)
+    with a, b: learn.fit(1, 1e-3)
+    assert len(guard.skipped) == 1 and all(p.isfinite().all() for p in learn.model.parameters())

@@ -126,6 +126,24 @@ def test_runner_files_run_no_code(tmp_path):
     assert not [m for m in sys.modules if m.startswith('mmengine') and getattr(sys.modules[m], '__file__', None) is None]
     assert set(torch.serialization.get_safe_globals()) == allowed                        # nothing more stays allowed
 
+@pytest.mark.parametrize('place', ['whole', 'beside'])
+def test_no_reader_runs_a_stranger_s_program(tmp_path, place):
+    "learn.load, load_learner, load_published, load_model: what is hidden in a file stays asleep, and the error says what to do"
+    from segvid.augment import ClipDataLoaders
+    from segvid.learner import clip_learner, load_learner, load_model
+    from segvid.toycity import make_toycity
+    class Evil:
+        def __reduce__(self): return (open, (str(tmp_path/'owned'), 'w'))
+    dls = ClipDataLoaders.from_cityscapes(make_toycity(tmp_path/'city', sequences=2, frames=2, size=(32, 64), val=1), dilation=[-1], size=(32, 64), num_workers=0)
+    learn = clip_learner(dls, 'mit_b0', path=tmp_path, **tiny)
+    learn.save('mine'); learn.load('mine')
+    torch.save(Evil() if place == 'whole' else dict(model=learn.model.state_dict(), opt=Evil()), tmp_path/'models'/'evil.pth')
+    evil = tmp_path/'models'/'evil.pth'
+    for read, say in ((lambda: learn.load('evil'), 'Weights only load failed'), (lambda: load_learner(evil), 'trust=True'), (lambda: load_published(learn.model, evil), 'cannot be read as plain weights'),
+                      (lambda: load_model(evil), 'not a model file')):
+        with pytest.raises(Exception, match=say): read()
+    assert not (tmp_path/'owned').exists()
+
 # ---- what to pass
 @pytest.mark.parametrize('other, say', [(dict(encoder='mit_b1'), "encoder='mit_b1'"), (dict(embed_dim=32), 'embed_dim=32'), (dict(num_classes=7), 'num_classes=7, or load with new_classes=True'),
                                         (dict(depth=3), 'depth=3'), (dict(d_state=8), 'd_state=8'), (dict(expand=1), 'expand=1')])

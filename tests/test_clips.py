@@ -80,9 +80,10 @@ def test_laws_of_any_index(frames, dilation, missing, step):
     home = {r: i for i, s in enumerate(index.snippets) for r in s}
     assert all(len({home[r] for r in item}) == 1 for item in data.items)
     if missing != 'drop': assert {len(item) for item in data.items} == {len(dilation)+1}
-    if len(index.sequences) > 1:
+    if len({r.recording for r in index.labelled}) > 1:
         train, val = index.divide(0.5)
         check_disjoint(train, val)
+        assert train.labelled and val.labelled
         assert sorted(train.records+val.records) == index.records and train.step == val.step == step
 
 
@@ -96,7 +97,7 @@ def test_training_and_testing_see_the_same_clip(tmp_path):
 
 def test_both_sides_are_refused(tmp_path):
     draw(tmp_path/'x'/'train', {0: (range(4), (1,))}); draw(tmp_path/'x'/'val', {0: (range(4, 8), (5,))})
-    with pytest.raises(ValueError, match='st_louis_000000 is in train and in val'): FrameIndex(tmp_path/'x')
+    with pytest.raises(ValueError, match='st_louis_000000: this recording is in train and in val'): FrameIndex(tmp_path/'x')
     with pytest.raises(ValueError, match='in train and in val'): FrameIndex(tmp_path/'x', 'train')
 
 

@@ -1,6 +1,8 @@
 "Examination: memory does not grow, windows and views keep their own memory, only labelled frames count."
-import tracemalloc
+import gc, tracemalloc
+from pathlib import Path
 import numpy as np, pytest, torch
+from PIL import Image
 from torch import nn
 from segvid.clips import FrameIndex
 from segvid.evaluate import Predictor, Scores, VideoScorer, cut_windows, evaluate_model, join_windows, prepare_frames, window_starts
@@ -84,6 +86,49 @@ def test_memory_does_not_grow_with_the_frames():
         return top
     peak(20)
     assert peak(240) - peak(80) < 300*160
+
+@pytest.mark.parametrize('options', [dict(), dict(streamed=False, dilation=[-2, -1]), dict(window=(32, 32), scales=(1., 1.5), flip=True)])
+def test_no_tensor_stays_of_a_frame(model, city, options):
+    "The whole examination: as many numbers in memory after 29 frames as after 12, both in the middle of a video"
+    index, counts = FrameIndex(city), []
+    def watched(items, total):
+        for i, item in enumerate(items):
+            yield item
+            if i in (11, 28): gc.collect(); counts.append(sum(t.untyped_storage().nbytes() for t in gc.get_objects() if torch.is_tensor(t)))
+    evaluate_model(model, index, progress=watched, **options)
+    assert len(counts) == 2 and abs(counts[1] - counts[0]) < 1000
+
+def test_labels_that_ignore_everything_score_nothing(model, city, tmp_path):
+    "Cityscapes' test split: its label files say which frames are asked for, and no more"
+    index, void = FrameIndex(city, 'val'), tmp_path/'void.png'
+    Image.fromarray(np.full((32, 64), 255, np.uint8)).save(void)
+    asked = FrameIndex(records=[r._replace(label=str(void) if r.frame in (3, 7) else None) for r in index.records], labels=index.labels)
+    scores = evaluate_model(model, asked, out=tmp_path/'masks', progress=False)
+    assert (scores.frames, scores.seen) == (0, len(index)) and np.isnan(scores.mIoU) and '0 labelled frames scored' in str(scores)
+    assert sorted(p.name for p in (tmp_path/'masks').iterdir()) == [f'{Path(r.path).stem}.png' for r in index.records if r.frame in (3, 7)]
+
+def test_masks_of_frames_without_any_label(model, city, tmp_path):
+    index = FrameIndex(city, 'val')
+    bare = FrameIndex(records=[r._replace(label=None) for r in index.records], labels=index.labels)
+    evaluate_model(model, bare, out=tmp_path/'bare', progress=False); evaluate_model(model, index, out=tmp_path/'known', progress=False)
+    for a, b in zip(*(sorted((tmp_path/name).iterdir()) for name in ('bare', 'known')), strict=True): assert a.name == b.name and a.read_bytes() == b.read_bytes()
+    with pytest.raises(ValueError, match='nothing to score'): evaluate_model(model, bare, streamed=False, out=tmp_path/'clips', progress=False)
+
+@pytest.mark.parametrize('what,say', [('frame', r'big.png is \(40, 80\), the first frame of its snippet \(32, 64\)'), ('mask', r'mask.png is \(1, 40, 80\) but its frame is \(32, 64\)'),
+                                      ('value', r'value.png: cityscapes: unknown train id 200'), ('cut', 'cannot decode .*cut.png'), ('gone', 'picture is gone: .*gone.png')])
+def test_a_file_that_does_not_fit_is_named(model, city, tmp_path, what, say):
+    index = FrameIndex(city, 'val')
+    path, size = index.records[3].path, (40, 80) if what in ('frame', 'mask') else (32, 64)
+    Image.fromarray(np.zeros((*size, 3), np.uint8)).save(tmp_path/'big.png')
+    Image.fromarray(np.full(size, 200 if what == 'value' else 0, np.uint8)).save(tmp_path/(f'{what}.png' if what in ('mask', 'value') else 'mask.png'))
+    (tmp_path/'cut.png').write_bytes(Path(path).read_bytes()[:500])
+    new = dict(frame=dict(path=tmp_path/'big.png', label=tmp_path/'mask.png'), mask=dict(label=tmp_path/'mask.png'), value=dict(label=tmp_path/'value.png'), cut=dict(path=tmp_path/'cut.png'), gone=dict(path=tmp_path/'gone.png'))[what]
+    records = [r._replace(**{k: str(v) for k, v in new.items()}) if r.frame == 3 else r for r in index.records]
+    with pytest.raises((ValueError, OSError), match=say): evaluate_model(model, FrameIndex(records=records, labels=index.labels), progress=False)
+
+@pytest.mark.parametrize('wrong', [dict(window=32), dict(window=(32,)), dict(window=(32, 0)), dict(size=(0, 64)), dict(window=(32, 32), stride=(0, 32)), dict(scales=1), dict(scales=()), dict(scales=(0, 1))])
+def test_views_refused(model, wrong):
+    with pytest.raises(ValueError, match='expected (height and width in pixels|one or more numbers)'): Predictor(model, **wrong)
 
 def test_classes_must_fit(model, city):
     with pytest.raises(ValueError, match='the model has 19 classes, the labels of camvid 11'): evaluate_model(model, FrameIndex(records=FrameIndex(city, 'val').records, labels=camvid_labels))

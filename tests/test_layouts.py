@@ -141,8 +141,48 @@ def test_segnet_pairs_and_lists_are_checked(tmp_path):
 def test_mixed_splits_are_refused(tmp_path):
     root = tmp_path/'camvid'
     for n in range(8): split = ('train', 'val')[n % 2]; frame(root/f'{split}/a_{30*n:05d}.png', n); mask(root/f'{split}annot/a_{30*n:05d}.png', 1)
-    with pytest.raises(ValueError, match='a is in train and in val'): FrameIndex(root, 'train')
+    with pytest.raises(ValueError, match='a: this recording is in train and in val: .*leave it on one side only'): FrameIndex(root, 'train')
     assert faults(root) == [('a', 'split')]
+
+@pytest.mark.parametrize('how_many', [1, 14])
+def test_the_same_frames_on_both_sides_are_refused(tmp_path, how_many):
+    "Copies of training frames in the folder of those that validate, one or all of them"
+    root = segnet(tmp_path/'camvid')
+    for p in sorted((root/'train').iterdir())[:how_many]: shutil.copy(p, root/'val'/p.name); shutil.copy(root/'trainannot'/p.name, root/'valannot'/p.name)
+    with pytest.raises(ValueError, match='0001TP: this recording is in test and in train and in val, . of its frames in two of them, such as val/0001TP_006690.png'): ClipDataLoaders.from_camvid(root)
+    assert ('0001TP', 'split') in faults(root) and ('val/0001TP_006690.png', 'duplicate') in faults(root)
+
+def test_a_video_in_two_lists_is_refused(tmp_path):
+    root = vspw(tmp_path/'vspw')
+    (root/'val.txt').write_text('127_-hIVC\n0_wHZ0\n')
+    with pytest.raises(ValueError, match='0_wHZ0: this recording is in train and in val'): ClipDataLoaders.from_vspw(root)
+    assert ('0_wHZ0', 'split') in faults(root)
+
+@pytest.mark.parametrize('name,gone', [('camvid', 'trainannot'), ('camvid32', 'labels'), ('vspw', 'data/*/mask'), ('folder', '*/*/masks'), ('cityscapes', 'gtFine')])
+def test_without_masks(tmp_path, name, gone):
+    "Nothing to learn from: said at once, with a file where the layout promises labels"
+    root = MAKERS[name](tmp_path/'data')
+    for folder in list(root.glob(gone)): shutil.rmtree(folder)
+    assert find_layout(root) == name
+    with pytest.raises(ValueError, match='train: .* 0 labelled.*no labelled frame' + ('.*a frame without its label' if name in ('camvid', 'camvid32', 'vspw') else '')):
+        getattr(ClipDataLoaders, 'from_' + name.replace('32', ''))(root, size=(16, 32))
+
+@pytest.mark.parametrize('name,empty', [('camvid', 'val*/*'), ('camvid32', 'valid.txt'), ('vspw', 'val.txt'), ('folder', 'val/*/*/*'), ('cityscapes', '*/val/*/*')])
+def test_an_empty_split(tmp_path, name, empty):
+    root = MAKERS[name](tmp_path/'data')
+    for path in list(root.glob(empty)): path.unlink()
+    with pytest.raises(ValueError, match=r"split='val': expected one of (test, )?train; no other split has frames in .*data.* FrameIndex\(path\).divide\(\)"): ClipDataLoaders.from_path(root, size=(16, 32))
+    train, val = FrameIndex(root).divide(.3) if name != 'camvid' else FrameIndex(root, 'train').divide(.3)      # the cure
+    assert train.labelled and val.labelled and not set(train.sequences) & set(val.sequences)
+
+@pytest.mark.parametrize('gone', [0, 1, 2])
+def test_videos_without_labels_train_and_never_validate(tmp_path, gone):
+    root = own(tmp_path/'own', splits=('', '', ''))
+    shutil.rmtree(root/f'video{gone}/masks')
+    dls = ClipDataLoaders.from_folder(root, size=(H, W), dilation=[-1], num_workers=0, device='cpu')
+    assert f'video{gone}' in dls.train_ds.index.sequences and len(dls.train_ds) == len(dls.valid_ds) == 2
+    shutil.rmtree(root/f'video{(gone+1) % 3}/masks')
+    with pytest.raises(ValueError, match=rf'only one recording with labels \(video{(gone+2) % 3}\)'): ClipDataLoaders.from_folder(root)
 
 def test_strict_split(tmp_path):
     root = segnet(tmp_path/'camvid')

@@ -193,3 +193,25 @@ def _in_notebook(city, out):
 def test_from_a_notebook(city, tmp_path):
     finish([Program(from_notebook, city, tmp_path, str(free_port()), log=tmp_path/'log')])
     assert {p.name: p.read_text() for p in tmp_path.glob('*_of_*')} == {'0_of_2': '5', '1_of_2': '5'}
+
+def test_accelerate_launch(city, tmp_path):
+    "The command of the tutorial, with two processes on the processor"
+    import subprocess, sys
+    (tmp_path/'train.py').write_text("""
+import sys
+from fastai.torch_core import num_distrib, rank_distrib
+from pathlib import Path
+from segvid.all import *
+if __name__ == '__main__':
+    dls = ClipDataLoaders.from_cityscapes(sys.argv[1], dilation=[-1], size=(32, 64), bs=2, aug='none', num_workers=0, seed=0)
+    set_seed(0)
+    learn = clip_learner(dls, 'mit_b0', embed_dim=16, depth=2, window=4, shift=2)
+    with learn.distrib_ctx(), learn.no_bar(): learn.fine_tune(1, 1e-3)
+    Path(f'{rank_distrib()}_of_{num_distrib()}').write_text(str(sum(p.double().sum().item() for p in learn.model.parameters())))
+""")
+    env = os.environ | dict(ACCELERATE_USE_CPU='true', OMP_NUM_THREADS='1', PYTHONWARNINGS='ignore', PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
+    done = subprocess.run([sys.executable, '-m', 'accelerate.commands.launch', '--multi_gpu', '--num_processes', '2', '--main_process_port', str(free_port()), 'train.py', str(city)],
+                          cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    a, b = ((tmp_path/f'{rank}_of_2').read_text() for rank in range(2))
+    assert a == b and sum(line.startswith('[0, ') for line in done.stdout.splitlines()) == 1            # one model, one table

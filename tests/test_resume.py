@@ -1,12 +1,16 @@
 "Runs that survive: kill -9 at random points, damaged and missing files, a full disk, bad losses, too little memory."
 import os, random, time
+from contextlib import nullcontext
 from pathlib import Path
 import numpy as np, pytest, torch
+resource = pytest.importorskip('resource')                                  # limits of the system
 from fastai.callback.core import Callback
+from fastai.callback.fp16 import MixedPrecision
+from fastai.callback.training import GradientAccumulation
 from fastai.torch_core import set_seed
 from several import Program
 from segvid.augment import ClipDataLoaders
-from segvid.learner import clip_learner
+from segvid.learner import CarriedMemory, clip_learner
 from segvid.survive import Checkpoints, LossGuard, WeightAverage, batch_files, checkpoint_files, newest_checkpoint, seal, unseal, write_atomically
 from segvid.toycity import make_toycity
 
@@ -121,8 +125,12 @@ def test_checkpoints_hold_no_code(tmp_path):
     class Trap:
         def __reduce__(self): return (Path.touch, (tmp_path/'ran',))
     write_atomically(tmp_path/'x.ckpt', seal(dict(a=Trap())))
-    with pytest.raises(Exception): unseal(tmp_path/'x.ckpt')
+    with pytest.raises(ValueError, match='more than tensors and plain values'): unseal(tmp_path/'x.ckpt')
     assert not (tmp_path/'ran').exists()
+    write_atomically(tmp_path/'step_00000001.ckpt', seal(dict(step=1))); write_atomically(tmp_path/'step_00000002.ckpt', seal(dict(a=Trap())))
+    assert newest_checkpoint(tmp_path) == dict(step=1) and not (tmp_path/'ran').exists()
+    (tmp_path/'step_00000003.ckpt').mkdir()                                                       # not to be read at all
+    assert newest_checkpoint(tmp_path) == dict(step=1)
 
 def poison(dls, number):
     "A callback that turns one clip of the training into nan, wherever it comes in the order"
@@ -178,3 +186,82 @@ def test_bfloat16_in_pieces(dls):
     learn.pieces = learn.max_pieces = 2
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
     assert torch.isfinite(weights(learn)).all() and not torch.is_autocast_enabled('cpu')
+
+def test_nothing_of_a_bad_batch_stays_when_it_is_in_pieces(dls, capsys):
+    "The first piece is good, the second is nan: the gradients of the first go, too"
+    class Bad(Callback):
+        order = 5
+        def before_batch(self):
+            if self.training and self.iter == 2: x = self.xb[0].clone(); x[1] = float('nan'); self.learn.xb = (x,)
+        def after_cancel_batch(self): left.append(sum(float(p.grad.abs().sum()) for p in self.model.parameters() if p.grad is not None))
+    left, learn = [], clip_learner(dls, 'mit_b0', cbs=[Bad(), guard := LossGuard('skip')], **tiny)
+    learn.pieces = learn.max_pieces = 2
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
+    assert left == [0.] and len(guard.skipped) == 1 and torch.isfinite(weights(learn)).all()
+
+def test_out_of_memory_with_carried_memory(dls):
+    "Pieces in time and pieces of a batch do not go together; the message says what does"
+    long = ClipDataLoaders.from_index(dls.train_ds.index, dls.valid_ds.index, dilation=[-3, -2, -1], size=(32, 64), bs=4, aug='none', num_workers=0, seed=0)
+    def learner(**limits):
+        learn = clip_learner(long, 'mit_b0', cbs=CarriedMemory(2), **tiny)
+        for name in limits:
+            def full(*args, **kwargs): raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 9.00 GiB')
+            setattr(learn.model, name, full)
+        learn.max_pieces = 8
+        return learn
+    for where in ('train_piece', 'forward'):
+        with pytest.raises(RuntimeError, match=r'batch of 4x.x3x32x64: lower bs, size.*CarriedMemory\(frames=...\)'):
+            with (learn := learner(**{where: 0})).no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
+    learn = learner(); learn.pieces = 2
+    with pytest.raises(ValueError, match='learn.pieces=2: expected 1 with CarriedMemory'), learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
+
+class Scaled(MixedPrecision):
+    "fastai's mixed precision with its gradient scaler, on the processor and without autocast"
+    def before_fit(self): self.autocast, self.learn.scaler, self.scales = nullcontext(), torch.amp.GradScaler('cpu', init_scale=4., growth_interval=2), []
+    def after_step(self): super().after_step(); noted.append(self.scaler.get_scale())
+
+noted = []
+
+def test_the_gradient_scaler_goes_on(dls, tmp_path):
+    noted.clear(); whole = fit(dls, tmp_path/'a', 2, cbs=[Scaled()]); want = list(noted)
+    assert want[-1] > want[6] > want[0]                                                           # it grows every two steps
+    noted.clear()
+    with pytest.raises(KeyboardInterrupt): fit(dls, tmp_path/'b', 2, every=2, cbs=[Scaled(), Stop(8)])
+    before = len(noted); noted.clear()
+    again = fit(dls, tmp_path/'b', 2, resume=True, cbs=[Scaled()])
+    assert noted == want[-len(noted):] and len(noted) < len(want) <= len(noted) + before
+    assert torch.equal(weights(whole), weights(again))
+
+def test_the_system_refuses_to_write(dls, tmp_path):
+    "A real refusal, of files larger than a limit: named, nothing half-written, the checkpoint before it whole"
+    class Limit(Callback):
+        order = 90
+        def after_batch(self):
+            if self.training and self.learn.train_iter == 3: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(OSError, match='MB did not fit, nothing was changed'): fit(dls, tmp_path, every=2, cbs=[Limit()])
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [p.name for p in (tmp_path/'c').iterdir()] == ['step_00000002.ckpt'] and newest_checkpoint(tmp_path/'c')['step'] == 2
+
+def test_what_a_kill_left_is_removed_when_it_is_old(dls, tmp_path):
+    (tmp_path/'c').mkdir()
+    for name, age in (('.step_00000002.ckpt.abc', 900), ('.best_mIoU_0.5_step_2.safetensors.abc', 900), ('.step_00000004.ckpt.xyz', 0)):
+        (tmp_path/'c'/name).write_bytes(b'half'); os.utime(tmp_path/'c'/name, (time.time() - age,)*2)
+    fit(dls, tmp_path)
+    assert [p.name for p in (tmp_path/'c').glob('.*')] == ['.step_00000004.ckpt.xyz']
+
+def test_two_programs_resume_the_same_training(city, straight, tmp_path):
+    "A mistake that spoils nothing: both end with the same weights"
+    kill_at(city, tmp_path, 5, 0., 0, 'new')
+    runs = [start(city, tmp_path, 0, 'resume') for _ in range(2)]
+    assert [run.wait() for run in runs] == [0, 0], [run.text for run in runs]
+    assert (tmp_path/'final.safetensors').read_bytes() == straight and newest_checkpoint(tmp_path/'c')['step'] == 18
+
+def test_gradients_that_are_being_added_up_go_on(dls, tmp_path):
+    "A checkpoint between two steps of the optimizer: what was added up so far is in it"
+    accumulate = lambda: GradientAccumulation(12)                                                # three batches of four
+    whole = fit(dls, tmp_path/'a', 2, cbs=[accumulate()])
+    for stop in (5, 7, 9):
+        with pytest.raises(KeyboardInterrupt): fit(dls, tmp_path/f'{stop}', 2, every=4, cbs=[accumulate(), Stop(stop)])
+        assert torch.equal(weights(whole), weights(fit(dls, tmp_path/f'{stop}', 2, resume=True, cbs=[accumulate()]))), stop
