@@ -311,6 +311,7 @@ def _function(self:SegmenterStream, frame, masks):
 def _zeros(self:SegmenterStream, frame):
     "An empty memory for frames of this size, None for a head without memory; the one of the recordings where there are some"
     if self._graphs and next(iter(self._graphs))[0] != tuple(frame.shape): self._graphs, self._empty = {}, None
+    if not self.model.head.carries_state: return None                               # and no look at the frame
     if self._empty is None:
         _, state = stream_step(self.model, frame)
         self._empty = state and HeadState(state.like([torch.zeros_like(t) for t in state.tensors()]).layers, state.grid)

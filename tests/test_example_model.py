@@ -11,7 +11,7 @@ file = Path(__file__).parents[1]/'examples/camvid_tv3s.safetensors'
 def test_facts():
     "Classes, size and head are in the file; it is smaller than 60 MB"
     model = load_model(file, 'cpu')
-    assert (model.labels.name, model.num_classes, model.size, model.head.carries_state) == ('camvid', 11, (528, 704), True)
+    assert (model.labels.name, model.num_classes, model.size, model.head.carries_state) == ('camvid', 11, (720, 960), True)
     assert file.stat().st_size < 60e6
     with torch.no_grad(): logits = model.stream().step(torch.zeros(1, 3, 96, 128))
     assert logits.shape == (1, 11, 96, 128) and logits.isfinite().all()
