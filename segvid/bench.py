@@ -10,7 +10,7 @@ __all__ = ['gpu_tasks', 'bench_parts', 'machine', 'timed', 'by_turns', 'memory_n
 
 # %% ../nbs/14_bench.ipynb #c006
 import ctypes, json, os, platform, subprocess, sys, tempfile, time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -230,7 +230,7 @@ def gpu_task(
 def run_gpu_task(
     name:str, # of a registered task
     lock:str=None, # file behind which tasks wait for each other
-)->dict: # name, unit, value, milliseconds (median, fastest, slowest), seconds to prepare, peak memory in GB
+)->dict: # name, unit, value, milliseconds (median, fastest, slowest), seconds to prepare; peak memory in GB while timed, and ever, reserved in all
     "Prepare a task, wait for the lock, time it"
     task, start = gpu_tasks[name], time.time()
     with _locked(lock, shared=True):
@@ -238,11 +238,12 @@ def run_gpu_task(
         work()
     prepared, cuda = time.time() - start, torch.cuda.is_available()
     with _locked(lock):
+        ever = torch.cuda.max_memory_allocated()/1e9 if cuda else None
         if cuda: torch.cuda.reset_peak_memory_stats()
         ms = event_times(work, task['repeats'])
     value = ms['median'] if task['unit'] == 'ms' else 1000*task['per']/ms['median']
-    extra = work.figures() if hasattr(work, 'figures') else {}
-    return dict(name=name, unit=task['unit'], value=value, prepared=prepared, GB=torch.cuda.max_memory_allocated()/1e9 if cuda else None, **ms, **extra)
+    memory = dict(GB=torch.cuda.max_memory_allocated()/1e9, GB_ever=ever, GB_reserved=torch.cuda.max_memory_reserved()/1e9) if cuda else dict(GB=None)
+    return dict(name=name, unit=task['unit'], value=value, prepared=prepared, **memory, **ms, **(work.figures() if hasattr(work, 'figures') else {}))
 
 @contextmanager
 def _locked(path, shared=False):
@@ -279,7 +280,6 @@ def _film_work(size, frames=100):
     return work
 
 gpu_task('film 512x1024, bfloat16, compiled, encoder ahead', '/s', per=100, repeats=8)(lambda: _film_work((512, 1024)))
-gpu_task('film 1024x2048, bfloat16, compiled, encoder ahead', '/s', per=100, repeats=4)(lambda: _film_work((1024, 2048)))
 
 # %% ../nbs/14_bench.ipynb #c051
 def _clip_work(dtype=torch.bfloat16, compile=True, size=(512, 1024)):
@@ -303,47 +303,83 @@ def _plain_clip_work(backend):
 
 gpu_task('clip of 4 frames to 1 mask, float32, plain path, mamba-ssm kernel', '/s', repeats=20)(lambda: _plain_clip_work('mamba_ssm'))
 
-def _peer_work(size=(512, 1024), dtype=torch.bfloat16, compile=True):
-    "Hugging Face's SegFormer-B1, a frame to its mask, in a CUDA graph"
+def _peer_work(dtype=torch.bfloat16, compile=True, mode=None, size=(512, 1024)):
+    "Hugging Face's SegFormer-B1, a frame to its mask: in a CUDA graph of ours, or in those of torch.compile's `mode`"
     from transformers import SegformerConfig, SegformerForSemanticSegmentation
     config = SegformerConfig(depths=[2, 2, 2, 2], hidden_sizes=[64, 128, 320, 512], decoder_hidden_size=256, num_labels=19)
     peer, frame = SegformerForSemanticSegmentation(config).cuda().eval().to(dtype), _random_frame(size, dtype)
     def segment(frame): return F.interpolate(peer(frame).logits, size, mode='bilinear').argmax(1)
-    segment = torch.compile(segment, dynamic=False) if compile else segment
+    segment = torch.compile(segment, dynamic=False, mode=mode) if compile else segment
+    if mode: return torch.no_grad()(lambda: segment(frame))
     with torch.no_grad(): graph = FrameGraph(lambda frame, _: (segment(frame), frame.isnan().any(), []), frame, [])
     return lambda: graph(frame)
 
-gpu_task('peer: Hugging Face SegFormer-B1 512x1024, bfloat16, compiled', '/s')(_peer_work)
-gpu_task('peer: Hugging Face SegFormer-B1 512x1024, float32, CUDA graph', '/s')(lambda: _peer_work(dtype=torch.float32, compile=False))
+_peer = 'peer: Hugging Face SegFormer-B1 512x1024'
+gpu_task(f'{_peer}, bfloat16, compiled', '/s')(_peer_work)
+gpu_task(f'{_peer}, bfloat16, compiled by reduce-overhead', '/s')(lambda: _peer_work(mode='reduce-overhead'))
+gpu_task(f'{_peer}, bfloat16, CUDA graph', '/s')(lambda: _peer_work(compile=False))
+gpu_task(f'{_peer}, float32, CUDA graph', '/s')(lambda: _peer_work(torch.float32, False))
 
 # %% ../nbs/14_bench.ipynb #c053
-def _train_work(compile=False, checkpoint=False, size=(512, 1024)):
-    "A training step of 2 clips of 4 frames in bfloat16: forward, loss, backward, AdamW"
+def _train_work(record=False, compile=False, less=False, plain=False, size=(512, 1024)):
+    "A training step of 2 clips of 4 frames in bfloat16: forward, loss, backward, AdamW. `less` memory: feed-forward halves of the encoder made again, the loss as a kernel"
+    if plain: os.environ['SEGVID_MAPS'] = 'plain'
     model = video_segmenter('mit_b1', 19).cuda().train().to(memory_format=torch.channels_last)
-    if checkpoint: model.encoder.set_grad_checkpointing(); model.head.mamba.grad_checkpointing = True
+    if less: model.encoder.set_grad_checkpointing('mlp')
+    if plain: model.head.mamba.grad_checkpointing = False
     if compile: model.compile(dynamic=False)
-    loss, optimizer = ClipLoss(), torch.optim.AdamW(model.parameters(), 6e-5, fused=True)
+    loss, optimizer = ClipLoss(kernel=less), torch.optim.AdamW(model.parameters(), 6e-5, fused=True)
     clips, labels = torch.randn(2, 4, 3, *size, device='cuda'), torch.randint(0, 19, (2, 4, *size), device='cuda')
+    if record: return _recorded_work(model, loss, optimizer, clips, labels)
     def step():
         with torch.autocast('cuda', torch.bfloat16): value = loss(model(clips), labels)
         value.backward(); optimizer.step(); optimizer.zero_grad()
     return step
 
-gpu_task('training step, 2 clips of 4 frames 512x1024, bfloat16', '/s', per=2, repeats=15)(_train_work)
-gpu_task('training step, 2 clips of 4 frames 512x1024, bfloat16, compiled', '/s', per=2, repeats=15)(lambda: _train_work(compile=True))
-gpu_task('training step, 2 clips of 4 frames 512x1024, bfloat16, checkpoints', '/s', per=2, repeats=15)(lambda: _train_work(checkpoint=True))
+def _recorded_work(model, loss, optimizer, clips, labels):
+    "The same step from a recording"
+    from .recorded import RecordedStep
+    step = RecordedStep(model, loss, clips, labels, torch.bfloat16)
+    def work():
+        for p, g in zip(step.parameters, step(clips, labels)[2]): p.grad = g
+        optimizer.step()
+    return work
 
-def _scan_work(backend, backward, dtype=torch.bfloat16, shape=(28, 512, 1600, 16)):
-    "The scan alone"
-    arguments = scan_arguments(shape, dtype, 'cuda')
+_step = 'training step, 2 clips of 4 frames 512x1024, bfloat16'
+for _more, _options in {'': {}, ', plain operations': dict(plain=True), ', recorded': dict(record=True), ', recorded, less memory': dict(record=True, less=True),
+                        ', compiled, recorded, less memory': dict(record=True, compile=True, less=True)}.items():
+    gpu_task(_step + _more, '/s', per=2, repeats=50)(partial(_train_work, **_options))
+
+# %% ../nbs/14_bench.ipynb #c054b
+def _graphed(work, warmup=3):
+    "`work` as a CUDA graph"
+    side, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(warmup): work()
+    torch.cuda.current_stream().wait_stream(side)
+    with torch.cuda.graph(graph): work()
+    return graph.replay
+
+def _scan_work(kernel, backward, channels_first=True, graph=False, shape=(28, 512, 1600, 16)):
+    "The scan alone in bfloat16, by 'lanes', 'triton' or 'mamba_ssm'"
+    if kernel == 'triton': os.environ['SEGVID_LANES'] = 'off'
+    arguments, backend = scan_arguments(shape, torch.bfloat16, 'cuda'), 'mamba_ssm' if kernel == 'mamba_ssm' else 'triton'
+    leaf = lambda v: (v.detach().contiguous() if channels_first else v.detach()).requires_grad_()      # a view of a leaf could not be recorded: its gradient belongs to another stream
+    arguments = {k: leaf(v) if torch.is_tensor(v) and v.dim() == 3 else v for k, v in arguments.items()}
     arguments['A'] = arguments['A'].detach().float().requires_grad_()
-    return partial(run_scan, arguments, backend, backward)
+    leaves, gradient = [v for v in arguments.values() if torch.is_tensor(v) and v.requires_grad], torch.randn_like(arguments['u'].detach())
+    def work():
+        with torch.set_grad_enabled(backward): y = selective_scan(**arguments, backend=backend)
+        if backward: torch.autograd.grad(y, leaves, gradient)
+    return _graphed(work) if graph else work
 
-for _backend in ('triton', 'mamba_ssm'):
-    for _dtype in (torch.bfloat16, torch.float32):
-        for _backward in (False, True):
-            gpu_task(f'scan (28, 512, 1600, 16) {str(_dtype)[6:]}, {"forward+backward" if _backward else "forward"}, {_backend}',
-                     repeats=30)(partial(_scan_work, _backend, _backward, _dtype))
+def _scan_name(kernel, backward, channels_first, graph):
+    "What the table calls it"
+    return f"scan (28, 512, 1600, 16) bfloat16, {'forward+backward' if backward else 'forward'}, {'channels first' if channels_first else 'tokens first'}, {'in a graph' if graph else 'eager'}, {kernel}"
+
+for _of in [(k, b, first, graph) for first, graph in ((True, True), (True, False), (False, True)) for b in (False, True) for k in ('lanes', 'triton', 'mamba_ssm') if first or k != 'mamba_ssm']:
+    gpu_task(_scan_name(*_of), repeats=60)(partial(_scan_work, *_of))
 
 # %% ../nbs/14_bench.ipynb #c056
 def _endless_work(size=(128, 256), marks=(10, 100, 1000, 10_000)):
@@ -361,21 +397,23 @@ gpu_task('memory of a stream, frame 10 to frame 10 000', repeats=1)(_endless_wor
 
 def bench_gpu(
     names:list=None, # tasks, default all
-    at_once:int=6, # tasks that prepare themselves at the same time; all of them are prepared before the first is timed
+    at_once:int=20, # tasks that prepare themselves at the same time, those that compile first; a task is timed while no other prepares
     limit:float=600, # seconds after which what is not done is given up
+    each=lambda rows: None, # called with the rows so far whenever a task is done
 )->pd.DataFrame: # a row for each task; `error` tells why one failed
     "All tasks, each in a process of its own; timed one after the other"
-    lock, rows = tempfile.mktemp(), []
+    lock, end, names = tempfile.mktemp(), time.time() + limit, list(names or gpu_tasks)
     def one(name):
         code = f'import json; from segvid.bench import run_gpu_task; print("ROW " + json.dumps(run_gpu_task({name!r}, {lock!r})))'
         try: done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, timeout=max(1, end - time.time()))
         except subprocess.TimeoutExpired: return dict(name=name, error=f'not done after {limit:.0f} s')
         row = [line for line in done.stdout.splitlines() if line.startswith('ROW ')]
         return json.loads(row[-1][4:]) if row else dict(name=name, error=(done.stderr.strip().splitlines() or ['killed'])[-1][:300])
-    end = time.time() + limit
+    rows, order = [], sorted(names, key=lambda name: (name.startswith('scan'), not ('compiled' in name or 'memory' in name)))
     with ThreadPoolExecutor(at_once) as pool:
-        for row in tqdm(pool.map(one, names or gpu_tasks), total=len(names or gpu_tasks), desc='tasks', disable=None): rows.append(row)
-    return pd.DataFrame(rows).set_index('name')
+        for job in tqdm(as_completed([pool.submit(one, name) for name in order]), total=len(names), desc='tasks', disable=None):
+            rows.append(job.result()); each(rows)
+    return pd.DataFrame(sorted(rows, key=lambda row: names.index(row['name']))).set_index('name')
 
 # %% ../nbs/14_bench.ipynb #c063
 def _clip_runner(model, clip):
@@ -468,9 +506,11 @@ def sweep_plot(
 # %% ../nbs/14_bench.ipynb #c080
 def _measure_of(name):
     "The task that `name` is compared with, None for those that are measures themselves"
+    peer, dtype = 'peer: Hugging Face SegFormer-B1 512x1024, ', 'float32' if 'float32' in name else 'bfloat16'
     if name.startswith('clip') and 'plain path' not in name: return next((n for n in gpu_tasks if 'plain path' in n), None)
-    if name.startswith('scan') and name.endswith('triton'): return name.replace('triton', 'mamba_ssm')
-    if name.startswith(('stream 512', 'film 512', 'per-frame twin')): return next((n for n in gpu_tasks if n.startswith('peer') and 'compiled' in n), None)
+    if name.startswith('scan') and not name.endswith('mamba_ssm'): return name.rsplit(',', 1)[0].replace('tokens first', 'channels first') + ', mamba_ssm'
+    if name.startswith('training') and name.endswith('bfloat16'): return name + ', plain operations'
+    if name.startswith(('stream 512', 'film 512', 'per-frame twin')): return f"{peer}{dtype}, {'compiled' if 'compiled' in name else 'CUDA graph'}"
 
 # %% ../nbs/14_bench.ipynb #c082
 def with_ratios(
@@ -539,12 +579,13 @@ def _loaders(quick, repeats, data):
     return dict(loaders=figures)
 
 # %% ../nbs/14_bench.ipynb #c099
-def _gpu_tasks(quick, repeats, data, limit=600):
-    "The tasks of the GPU, with what they are compared with"
+def _gpu_tasks(quick, repeats, data, limit=600, keep=lambda figures: None):
+    "The tasks of the GPU, with what they are compared with; `keep` is called with the figures so far after each"
     names = [name for name in gpu_tasks if name.startswith('scan')][:2] if quick else None
-    table = with_ratios(bench_gpu(names, limit=limit))
+    figures = lambda table: dict(tasks=json.loads(table.reset_index().to_json(orient='records')))
+    table = with_ratios(bench_gpu(names, limit=limit, each=lambda rows: keep(dict(tasks=rows))))
     _show('tasks', table.drop(columns='bytes_in_use', errors='ignore').round(3))
-    return dict(tasks=json.loads(table.reset_index().to_json(orient='records')))
+    return figures(table)
 
 # %% ../nbs/14_bench.ipynb #c101
 def _gpu_sweep(quick, repeats, data):
@@ -594,7 +635,8 @@ def segvid_bench(
     with redirect_stdout(sys.stderr) if json else nullcontext():
         chosen, figures = _chosen(parts, gpu), _kept(out, machine())
         print(*(f'{k}: {v}' for k, v in figures['machine'].items()), sep='\n', flush=True)
-        for name, measure in chosen.items(): figures |= measure(bool(quick), repeats, data, **(dict(limit=limit) if name == 'tasks' else {}))
+        keep = lambda more: Path(out).write_text(_dumps(figures | more, indent=1)) if out else None
+        for name, measure in chosen.items(): figures |= measure(bool(quick), repeats, data, **(dict(limit=limit, keep=keep) if name == 'tasks' else {}))
     if out: Path(out).write_text(_dumps(figures, indent=1))
     if json: print(_dumps(figures))
     return 0

@@ -11,6 +11,7 @@ from typing import List, NamedTuple, Optional, Tuple
 import torch, triton
 import triton.language as tl
 from torch import Tensor
+from .lanes import channel_first, lanes_backward, lanes_fit, lanes_forward, lanes_missing, ordered_like
 
 LOG2E = tl.constexpr(1.4426950408889634)   # exp(x) = exp2(x log2(e))
 LN2 = tl.constexpr(0.6931471805599453)
@@ -244,6 +245,8 @@ class ScanConfig(NamedTuple):
     save_states:bool = False # keep the forward pass's states for the backward pass? More memory, less work
     bwd_registers:int = 255 # registers of a lane of the backward kernel
     save_unroll:int = 8 # tokens of a trip that writes output and states, which takes more registers; a multiple of `keep`
+    lanes:bool = True # use the CUDA kernels of the next room where they fit?
+    coarse:int = 32 # tokens between the states that those keep for the backward pass, 16 or 32; 0: keep none and run forwards once more
 
 # %% ../nbs/06b_kernels.ipynb #c071
 def scan_config(
@@ -255,6 +258,20 @@ def scan_config(
     if pad < 16: return ScanConfig(block_d=32, tile=pad, bwd_block_d=32, bwd_tile=pad)
     few = 4 if pad == 32 else 2
     return ScanConfig(block_d=32, unroll=few, keep=few, bwd_block_d=16 if pad == 32 else 8, bwd_tile=8, save_unroll=few)
+
+# %% ../nbs/06b_kernels.ipynb #c072b
+@torch.compiler.assume_constant_result
+def _lanes_here(device):
+    "Can the kernels of the next room run on `device`?"
+    return not lanes_missing(device)
+
+def _settled(config, device, channels, states, *dtypes):
+    "`config`, its `lanes` true only where those kernels will be used"
+    return config._replace(lanes=bool(config.lanes) and lanes_fit(channels, states, *dtypes) and _lanes_here(device))
+
+def _tokens_apart(config):
+    "Tokens between kept states"
+    return (config.coarse or 32) if config.lanes else config.keep
 
 # %% ../nbs/06b_kernels.ipynb #c074
 def _rows(x):
@@ -278,6 +295,7 @@ def _shape_args(u, delta, B, C, z, tile, block_d, softplus):
 # %% ../nbs/06b_kernels.ipynb #c081
 def _run_forward(u, delta, A, B, C, D, bias, z, state, cu_seqlens, softplus, config, output=True, save=False):
     "Launch the forward kernel: (output (L,D), last state (S,N,D), kept states (slots,N,D)); without `output` only the kept states are filled"
+    if config.lanes: return lanes_forward(u, delta, A, B, C, D, bias, z, state, cu_seqlens, softplus, _tokens_apart(config) if save else 0)
     _check_device(u)
     (tokens, channels), sequences, count = u.shape, cu_seqlens.numel() - 1, B.shape[1]
     u, delta, B, C, z = map(_rows, (u, delta, B, C, z))
@@ -494,8 +512,9 @@ def _scan_backward_kernel(u, delta, A, B, C, D, bias, z, dout, states, dlast, du
     _store_carry(carry, dA, dD, dbias, dh0, own, n2, d, CHANNELS, N, TILE, EVEN)
 
 # %% ../nbs/06b_kernels.ipynb #c131
-def _run_backward(dout, dlast, states, u, delta, A, B, C, D, bias, z, cu_seqlens, softplus, config, stateful=True, dz=None):
-    "Launch the backward kernel and sum its parts: du, ddelta, dz (L,D), the last in a place of the caller's if given; in float32 dA (N,D), dBC (L,2N), dD, dbias (D,), where `stateful` dh0 (S,N,D)"
+def _run_backward(dout, dlast, states, u, delta, A, B, C, D, bias, z, cu_seqlens, softplus, config, stateful=True, dz=None, output=False):
+    "Launch the backward kernel and sum its parts: du, ddelta, dz (L,D), the last in a place of the caller's if given; in float32 dA (N,D), dBC (L,2N), dD, dbias (D,), where `stateful` dh0 (S,N,D); and from `lanes_backward`, if asked, the output"
+    if config.lanes: return lanes_backward(dout, dlast, states, u, delta, A, B, C, D, bias, z, cu_seqlens, softplus, _tokens_apart(config), stateful, dz, output)
     (tokens, channels), sequences, count = u.shape, cu_seqlens.numel() - 1, B.shape[1]
     u, delta, B, C, z, dout = map(_rows, (u, delta, B, C, z, dout))
     programs = triton.cdiv(channels, config.bwd_block_d)
@@ -509,22 +528,22 @@ def _run_backward(dout, dlast, states, u, delta, A, B, C, D, bias, z, cu_seqlens
             u, delta, A, B, C, D, bias, u if z is None else z, dout, states, dlast, du, ddelta, du if z is None else dz, dBC, dA, dD, dbias,
             dh0 if stateful else None, cu_seqlens, tokens, SG=dout.stride(0), SDZ=dz.stride(0), KEEP=config.keep, GATED=z is not None, num_warps=1,
             maxnreg=config.bwd_registers, **_shape_args(u, delta, B, C, z, config.bwd_tile, config.bwd_block_d, softplus))
-    return du, ddelta, dz, dA.sum(0), dBC.sum(0), dD.sum(0), dbias.sum(0), dh0
+    return du, ddelta, dz, dA.sum(0), dBC.sum(0), dD.sum(0), dbias.sum(0), dh0, None
 
 # %% ../nbs/06b_kernels.ipynb #c134
 @torch.library.custom_op('segvid::scan_forward', mutates_args=())
 def _scan_forward(u:Tensor, delta:Tensor, A:Tensor, B:Tensor, C:Tensor, D:Tensor, bias:Tensor, z:Optional[Tensor], state:Optional[Tensor],
                   cu_seqlens:Tensor, softplus:bool, save:bool, config:List[int])->Tuple[Tensor, Tensor, Tensor]:
-    "Output (L,D), last state (S,N,D) and, to `save`, the states that the backward pass starts from"
+    "Output like `u`, (L,D) or (S,L,D), last state (S,N,D) and, to `save`, the states that the backward pass starts from"
     return _run_forward(u, delta, A, B, C, D, bias, z, state, cu_seqlens, softplus, ScanConfig(*config), save=save)
 
 # %% ../nbs/06b_kernels.ipynb #c136
 @_scan_forward.register_fake
 def _scan_forward_shapes(u, delta, A, B, C, D, bias, z, state, cu_seqlens, softplus, save, config):
     "What `_scan_forward` returns, without values"
-    sequences = cu_seqlens.shape[0] - 1
-    slots = u.shape[0]//ScanConfig(*config).keep + sequences if save else 0
-    return u.new_empty(u.shape), A.new_empty(sequences, *A.shape), A.new_empty(slots, *A.shape)
+    sequences, config = cu_seqlens.shape[0] - 1, ScanConfig(*config)
+    slots = B.shape[0]//_tokens_apart(config) + sequences if save else 0
+    return ordered_like(u, config.lanes and channel_first(u)), A.new_empty(sequences, *A.shape), A.new_empty(slots, *A.shape)
 
 # %% ../nbs/06b_kernels.ipynb #c138
 @torch.library.custom_op('segvid::scan_backward', mutates_args=())
@@ -533,17 +552,17 @@ def _scan_backward(dout:Tensor, dlast:Optional[Tensor], states:Tensor, u:Tensor,
                   )->Tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     "Gradients as `_run_backward` orders them; where no `states` were saved, the forward loop runs again to find them"
     config = ScanConfig(*config)
-    if not len(states):
-        states = _run_forward(u, delta, A, B, C, D, bias, None, state, cu_seqlens, softplus, config, output=False, save=True)[2]
+    if not len(states): states = _run_forward(u, delta, A, B, C, D, bias, None, state, cu_seqlens, softplus, config, output=False, save=True)[2]
     dlast = None if dlast is None else dlast.contiguous()
-    return _run_backward(dout, dlast, states, u, delta, A, B, C, D, bias, z, cu_seqlens, softplus, config, state is not None)
+    return _run_backward(dout, dlast, states, u, delta, A, B, C, D, bias, z, cu_seqlens, softplus, config, state is not None)[:8]
 
 @_scan_backward.register_fake
 def _scan_backward_shapes(dout, dlast, states, u, delta, A, B, C, D, bias, z, state, cu_seqlens, softplus, config):
     "What `_scan_backward` returns, without values"
-    rows = lambda x: x.new_empty(x.shape)
-    return (rows(u), rows(delta), u.new_empty(0, u.shape[1]) if z is None else rows(z), rows(A), A.new_empty(u.shape[0], 2*A.shape[0]), rows(D), rows(bias),
-            A.new_empty(0 if state is None else cu_seqlens.shape[0] - 1, *A.shape))
+    first = ScanConfig(*config).lanes and channel_first(u)
+    rows = lambda x: ordered_like(x, first)
+    return (rows(u), rows(delta), u.new_empty(0, u.shape[-1]) if z is None else rows(z), A.new_empty(A.shape), A.new_empty(B.shape[0], 2*A.shape[0]), D.new_empty(D.shape),
+            bias.new_empty(bias.shape), A.new_empty(0 if state is None else cu_seqlens.shape[0] - 1, *A.shape))
 
 # %% ../nbs/06b_kernels.ipynb #c141
 def _keep_for_scan_backward(ctx, inputs, output):
@@ -574,19 +593,21 @@ def _check_packed(cu_seqlens, first, **arguments):
 
 # %% ../nbs/06b_kernels.ipynb #c146
 def _one_sequence(x):
-    "Offsets of one sequence that holds all tokens of `x`, (2,), made on its device"
-    if x.dim() != 2 or x.shape[0] == 0: raise ValueError(f"the tokens have shape {tuple(x.shape)}; expected (L, D) with at least one token")
-    return torch.arange(0, x.shape[0] + 1, x.shape[0], dtype=torch.int32, device=x.device)
+    "Offsets of one sequence that holds all tokens of `x` (L,D), (2,), or of a batch (S,L,D), (S+1,), made on its device"
+    if x.dim() not in (2, 3) or 0 in x.shape[:-1]: raise ValueError(f"the tokens have shape {tuple(x.shape)}; expected (L, D) with at least one token")
+    length, tokens = x.shape[-2], x.shape[0] if x.dim() == 2 else x.shape[0]*x.shape[1]
+    return torch.arange(0, tokens + 1, length, dtype=torch.int32, device=x.device)
 
 # %% ../nbs/06b_kernels.ipynb #c148
 def _check_scan(u, delta, A, B, C, D, z, delta_bias, initial_state, cu_seqlens, config):
     "Shapes, number of states and groups of a packed scan, or a ValueError"
-    (tokens, channels), count, groups = u.shape, A.shape[-1], B.shape[1] if B.dim() == 3 else 1
+    channels, tokens, count, groups = u.shape[-1], u.shape[0] if u.dim() == 2 else u.shape[0]*u.shape[1], A.shape[-1], B.shape[1] if B.dim() == 3 else 1
     if channels % groups: raise ValueError(f"B has {groups} groups, which do not divide the {channels} channels of u")
     if not 1 <= count <= 64: raise ValueError(f"A has {count} states; the Triton scan takes 1 to 64")
     for name in ('unroll', 'save_unroll'):
         if getattr(config, name) % config.keep: raise ValueError(f"config has {name}={getattr(config, name)}; expected a multiple of keep={config.keep}")
-    rows, bc, vector = (tokens, channels), (tokens, groups, count)[-B.dim():] if B.dim() == 3 else (tokens, count), (channels,)
+    if config.coarse not in (0, 16, 32): raise ValueError(f"config has coarse={config.coarse}; expected 0, 16 or 32")
+    rows, bc, vector = u.shape, (tokens, groups, count)[-B.dim():] if B.dim() == 3 else (tokens, count), (channels,)
     _check_packed(cu_seqlens, f'u {tuple(u.shape)}, N={count}', delta=(delta, rows), A=(A, (channels, count)), B=(B, bc), C=(C, bc), D=(D, vector),
                   z=(z, rows), delta_bias=(delta_bias, vector), initial_state=(initial_state, (cu_seqlens.shape[0] - 1, channels, count)))
 
@@ -594,37 +615,41 @@ def _check_scan(u, delta, A, B, C, D, z, delta_bias, initial_state, cu_seqlens, 
 def _scan_group(u, delta, A, B, C, D, z, bias, softplus, state, cu_seqlens, config):
     "One group of channels: bring the arguments into their working form (differentiably), then call the operator"
     zeros = lambda x: A.new_zeros(A.shape[0], dtype=torch.float32) if x is None else x.float().contiguous()
+    config = _settled(config, u.device, *A.shape, *(x.dtype for x in (u, delta, z) if x is not None))
+    batch = u.shape[:2] if u.dim() == 3 and not config.lanes else None
+    rows = lambda x: x if x is None or batch is None else x.flatten(0, 1)
     state = None if state is None else state.float().transpose(1, 2).contiguous()                    # (S,N,D)
-    tensors = u, delta, A.float().t().contiguous(), B.float(), C.float(), zeros(D), zeros(bias), z, state
-    save = bool(config.save_states) and torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+    tensors = rows(u), rows(delta), A.float().t().contiguous(), B.float(), C.float(), zeros(D), zeros(bias), rows(z), state
+    save = bool(config.coarse if config.lanes else config.save_states) and torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
     out, last, _ = _scan_forward(*tensors, cu_seqlens.contiguous(), softplus, save, [int(x) for x in config])
-    return out, last.transpose(1, 2)                                                                 # (L,D), (S,D,N)
+    return out if batch is None else out.unflatten(0, batch), last.transpose(1, 2)                   # like u, (S,D,N)
 
 # %% ../nbs/06b_kernels.ipynb #c153
 def scan_packed(
-    u:Tensor, # input, (L,D), float32, bfloat16 or float16, rows of any stride
-    delta:Tensor, # step size before bias and softplus, (L,D)
+    u:Tensor, # input, (L,D), or (S,L,D) for sequences of one length, of any strides; float32, bfloat16 or float16
+    delta:Tensor, # step size before bias and softplus, like `u`
     A:Tensor, # decay rate, (D,N), usually negative, N from 1 to 64
-    B:Tensor, # input matrix, (L,N), or (L,G,N) for G groups of channels
+    B:Tensor, # input matrix, (L,N), or (L,G,N) for G groups of channels; with an S in front where `u` has one
     C:Tensor, # output matrix, same shape as `B`
     D:Tensor=None, # weight of the skip connection, (D,), default none
-    z:Tensor=None, # gate before SiLU, (L,D), default none
+    z:Tensor=None, # gate before SiLU, like `u`, default none
     delta_bias:Tensor=None, # added to `delta`, (D,), default none
     delta_softplus:bool=False, # make the step positive by softplus?
     initial_state:Tensor=None, # memory before each sequence, (S,D,N), default zero
-    cu_seqlens:Tensor=None, # sequence s is tokens cu_seqlens[s] to cu_seqlens[s+1]-1, (S+1,) int32 on the device of `u`, default one sequence
+    cu_seqlens:Tensor=None, # sequence s is tokens cu_seqlens[s] to cu_seqlens[s+1]-1, (S+1,) int32 on the device of `u`, default one sequence, or S
     config:ScanConfig=None, # how to cut the work, default `scan_config(N)`
-)->tuple: # output (L,D) in the dtype of `u`, last state of each sequence (S,D,N) float32
+)->tuple: # output like `u`, last state of each sequence (S,D,N) float32
     "Selective scan of sequences packed one behind the other, in Triton. Raises ValueError naming the argument whose shape is wrong."
+    if u.dim() == 3: B, C = (m.to(torch.float32, memory_format=torch.contiguous_format).flatten(0, 1) for m in (B, C))
     cu_seqlens, config, groups = _one_sequence(u) if cu_seqlens is None else cu_seqlens, config or scan_config(A.shape[-1]), B.shape[1] if B.dim() == 3 else 1
     _check_scan(u, delta, A, B, C, D, z, delta_bias, initial_state, cu_seqlens, config)
-    width, parts = u.shape[1]//groups, []
+    width, parts = u.shape[-1]//groups, []
     for g in range(groups):
         own = lambda x, dim: x if x is None or groups == 1 else x.narrow(dim, g*width, width)
         matrix = lambda m: m if m.dim() == 2 else m[:, g]
-        parts.append(_scan_group(own(u, 1), own(delta, 1), own(A, 0), matrix(B), matrix(C), own(D, 0), own(z, 1), own(delta_bias, 0), delta_softplus,
+        parts.append(_scan_group(own(u, -1), own(delta, -1), own(A, 0), matrix(B), matrix(C), own(D, 0), own(z, -1), own(delta_bias, 0), delta_softplus,
                                  own(initial_state, 1), cu_seqlens, config))
-    return parts[0] if groups == 1 else tuple(torch.cat(x, 1) for x in zip(*parts))
+    return parts[0] if groups == 1 else (torch.cat([y for y, _ in parts], -1), torch.cat([h for _, h in parts], 1))
 
 # %% ../nbs/06b_kernels.ipynb #c158
 @triton.jit
@@ -891,65 +916,69 @@ def _mixer_weights(x, in_w, conv_w, conv_b, x_w, dt_w, dt_b, A, D, out_w):
 # %% ../nbs/06b_kernels.ipynb #c202
 @torch.library.custom_op('segvid::mixer_forward', mutates_args=())
 def _mixer_forward(x:Tensor, in_w:Tensor, conv_w:Tensor, conv_b:Tensor, x_w:Tensor, dt_w:Tensor, dt_b:Tensor, A:Tensor, D:Tensor, out_w:Tensor,
-                   conv_state:Optional[Tensor], scan_state:Optional[Tensor], cu_seqlens:Tensor, config:List[int])->Tuple[Tensor, Tensor, Tensor]:
-    "Output (L,C), last inputs of the convolution (S,W-1,D), last states of the scan (S,N,D)"
+                   conv_state:Optional[Tensor], scan_state:Optional[Tensor], cu_seqlens:Tensor, save:bool, config:List[int])->Tuple[Tensor, Tensor, Tensor, Tensor]:
+    "Output (L,C), last inputs of the convolution (S,W-1,D), last states of the scan (S,N,D) and, to `save`, its kept states"
     (in_w, x_w, dt_w, out_w), conv_w, conv_b, dt_b, A, D = _mixer_weights(x, in_w, conv_w, conv_b, x_w, dt_w, dt_b, A, D, out_w)
     _, u, z, delta, _, B, C, last = _mixer_inside(x, in_w, conv_w, conv_b, x_w, dt_w, (conv_state, scan_state), cu_seqlens)
-    y, end, _ = _run_forward(u, delta, A, B, C, D, dt_b, z, scan_state, cu_seqlens, True, ScanConfig(*config))
-    return y @ out_w.t(), last, end
+    y, end, kept = _run_forward(u, delta, A, B, C, D, dt_b, z, scan_state, cu_seqlens, True, ScanConfig(*config), save=save)
+    return y @ out_w.t(), last, end, kept
 
 @_mixer_forward.register_fake
-def _mixer_forward_shapes(x, in_w, conv_w, conv_b, x_w, dt_w, dt_b, A, D, out_w, conv_state, scan_state, cu_seqlens, config):
+def _mixer_forward_shapes(x, in_w, conv_w, conv_b, x_w, dt_w, dt_b, A, D, out_w, conv_state, scan_state, cu_seqlens, save, config):
     "What `_mixer_forward` returns, without values"
     sequences, (channels, count), width = cu_seqlens.shape[0] - 1, A.shape, conv_w.shape[1]
+    slots = x.shape[0]//_tokens_apart(ScanConfig(*config)) + sequences if save else 0
     new = lambda *shape: x.new_empty(shape, dtype=torch.float32)
-    return x.new_empty(x.shape[0], out_w.shape[0]), new(sequences, width - 1, channels), new(sequences, count, channels)
+    return x.new_empty(x.shape[0], out_w.shape[0]), new(sequences, width - 1, channels), new(sequences, count, channels), new(slots, count, channels)
 
 # %% ../nbs/06b_kernels.ipynb #c205
-def _mixer_gradients(dout, dlast, dend, x, weights, states, cu_seqlens, config):
+def _mixer_gradients(dout, dlast, dend, kept, x, weights, states, cu_seqlens, config):
     "Gradients of all tensors that `_mixer_forward` takes, in their order; the inside is computed again"
     (in_w, x_w, dt_w, out_w), conv_w, conv_b, dt_b, A, D = _mixer_weights(x, *weights)
     before, u, z, delta, dt, B, C, _ = _mixer_inside(x, in_w, conv_w, conv_b, x_w, dt_w, states, cu_seqlens)
-    y, _, kept = _run_forward(u, delta, A, B, C, D, dt_b, z, states[1], cu_seqlens, True, config, save=True)
-    dout_w, dy, duz = dout.t() @ y, dout @ out_w, y.new_empty(len(y), 2*y.shape[1])                   # (L,2D): both halves are written in place
+    y, again = None, not len(kept)
+    if again: y, _, kept = _run_forward(u, delta, A, B, C, D, dt_b, z, states[1], cu_seqlens, True, config, save=True)
+    dy, duz = dout @ out_w, u.new_empty(len(u), 2*u.shape[1])                                          # (L,2D): both halves are written in place
     place = duz.chunk(2, 1)
-    du, ddelta, _, dA, dBC, dD, dbias, dstate = _run_backward(dy, dend, kept, u, delta, A, B, C, D, dt_b, z, cu_seqlens, True, config, states[1] is not None, place[1])
-    del kept, y, dy
+    du, ddelta, _, dA, dBC, dD, dbias, dstate, out = _run_backward(dy, dend, kept, u, delta, A, B, C, D, dt_b, z, cu_seqlens, True, config, states[1] is not None, place[1], not again)
+    dout_w = dout.t() @ (y if again else out)
+    del kept, y, out, dy
     ddt_w, dlow = ddelta.t() @ dt, torch.cat([ddelta @ dt_w, dBC.to(x.dtype)], 1)                    # (L,rank+2N)
     dx_w, du = dlow.t() @ u, du.addmm_(dlow, x_w)
     _, dconv_w, dconv_b, dpast = _run_conv_backward(du, dlast, before, conv_w, conv_b, states[0], cu_seqlens, True, dx=place[0])
     return duz @ in_w, duz.t() @ x, dconv_w, dconv_b, dx_w, ddt_w, dbias, dA.t(), dD, dout_w, dpast, dstate
 
 @torch.library.custom_op('segvid::mixer_backward', mutates_args=())
-def _mixer_backward(dout:Tensor, dlast:Optional[Tensor], dend:Optional[Tensor], x:Tensor, in_w:Tensor, conv_w:Tensor, conv_b:Tensor, x_w:Tensor,
+def _mixer_backward(dout:Tensor, dlast:Optional[Tensor], dend:Optional[Tensor], kept:Tensor, x:Tensor, in_w:Tensor, conv_w:Tensor, conv_b:Tensor, x_w:Tensor,
                     dt_w:Tensor, dt_b:Tensor, A:Tensor, D:Tensor, out_w:Tensor, conv_state:Optional[Tensor], scan_state:Optional[Tensor],
                     cu_seqlens:Tensor, config:List[int])->List[Tensor]:
     "Gradients of x, the nine weights and the two states, each in the dtype of its tensor; those of states that are not there have no elements"
     inputs = x, in_w, conv_w, conv_b, x_w, dt_w, dt_b, A, D, out_w
     whole = lambda t: None if t is None else t.contiguous()
-    found = _mixer_gradients(dout.contiguous(), whole(dlast), whole(dend), x, inputs[1:], (conv_state, scan_state), cu_seqlens, ScanConfig(*config))
+    found = _mixer_gradients(dout.contiguous(), whole(dlast), whole(dend), kept, x, inputs[1:], (conv_state, scan_state), cu_seqlens, ScanConfig(*config))
     return [g.to(t.dtype).contiguous() for g, t in zip(found, inputs)] + list(found[10:])
 
 # %% ../nbs/06b_kernels.ipynb #c207
 @_mixer_backward.register_fake
-def _mixer_backward_shapes(dout, dlast, dend, x, in_w, conv_w, conv_b, x_w, dt_w, dt_b, A, D, out_w, conv_state, scan_state, cu_seqlens, config):
+def _mixer_backward_shapes(dout, dlast, dend, kept, x, in_w, conv_w, conv_b, x_w, dt_w, dt_b, A, D, out_w, conv_state, scan_state, cu_seqlens, config):
     "What `_mixer_backward` returns, without values"
     some = lambda state, *shape: x.new_empty(0 if state is None else cu_seqlens.shape[0] - 1, *shape, dtype=torch.float32)
     return ([t.new_empty(t.shape) for t in (x, in_w, conv_w, conv_b, x_w, dt_w, dt_b, A, D, out_w)]
             + [some(conv_state, conv_w.shape[1] - 1, A.shape[0]), some(scan_state, A.shape[1], A.shape[0])])
 
 def _keep_for_mixer(ctx, inputs, output):
-    "Remember what went in"
-    *tensors, ctx.config = inputs
+    "Remember what went in, and the states that were kept"
+    *tensors, _, ctx.config = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*tensors)
+    ctx.mark_non_differentiable(output[3])
+    ctx.save_for_backward(output[3], *tensors)
 
-def _mixer_grads(ctx, dout, dlast, dend):
+def _mixer_grads(ctx, dout, dlast, dend, _):
     "Gradients of `_mixer_forward`'s arguments, in their order"
-    x, *rest = ctx.saved_tensors
+    kept, x, *rest = ctx.saved_tensors
     dout = x.new_zeros(x.shape[0], rest[8].shape[0]) if dout is None else dout
-    *grads, dpast, dstate = _mixer_backward(dout, dlast, dend, x, *rest, ctx.config)
-    return *grads, None if rest[9] is None else dpast, None if rest[10] is None else dstate, None, None
+    *grads, dpast, dstate = _mixer_backward(dout, dlast, dend, kept, x, *rest, ctx.config)
+    return *grads, None if rest[9] is None else dpast, None if rest[10] is None else dstate, None, None, None
 
 _mixer_forward.register_autograd(_mixer_grads, setup_context=_keep_for_mixer)
 
@@ -970,7 +999,7 @@ def mixer_packed(
     cu_seqlens:Tensor=None, # offsets, (S+1,) int32, default one sequence
     config:ScanConfig=None, # how to cut the scan, default `scan_config(N)`
 )->tuple: # tokens (L,C), last inputs (S,W-1,D) and last states (S,D,N) in float32
-    "A Mamba layer that keeps nothing but its input for the way back. Raises ValueError where a shape is wrong."
+    "A Mamba layer that keeps its input for the way back, and at most a few states (`coarse`). Raises ValueError where a shape is wrong."
     cu_seqlens, config, (channels, count) = _one_sequence(x) if cu_seqlens is None else cu_seqlens, config or scan_config(A.shape[1]), A.shape
     sequences, width = cu_seqlens.shape[0] - 1, conv_w.shape[1]
     _check_packed(cu_seqlens, f'x {tuple(x.shape)}, A {tuple(A.shape)}', in_w=(in_w, (2*channels, x.shape[1])), conv_w=(conv_w, (channels, width)), conv_b=(conv_b, (channels,)),
@@ -978,5 +1007,8 @@ def mixer_packed(
                   out_w=(out_w, (out_w.shape[0], channels)), conv_state=(conv_state, (sequences, width - 1, channels)), scan_state=(scan_state, (sequences, channels, count)))
     conv_state = None if conv_state is None else conv_state.float().contiguous()
     scan_state = None if scan_state is None else scan_state.float().transpose(1, 2).contiguous()
-    out, last, end = _mixer_forward(x.contiguous(), in_w, conv_w, conv_b, x_w, dt_w, dt_b, A, D, out_w, conv_state, scan_state, cu_seqlens, [int(i) for i in config])
+    config = _settled(config, x.device, channels, count, x.dtype)
+    tensors = x.contiguous(), in_w, conv_w, conv_b, x_w, dt_w, dt_b, A, D, out_w, conv_state, scan_state
+    save = bool(config.lanes and config.coarse) and torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    out, last, end, _ = _mixer_forward(*tensors, cu_seqlens, save, [int(i) for i in config])
     return out, last, end.transpose(1, 2)

@@ -267,12 +267,13 @@ def _rows(x):
     return None if x is None else x.movedim(-1, 1).flatten(0, 1)
 
 def _scan_triton(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, cu_seqlens=None):
-    "Our Triton kernel: outputs (B,D,L), last state (B,D,N) or (S,D,N)"
+    "Our GPU kernels: outputs (B,D,L), last state (B,D,N) or (S,D,N)"
     from segvid.kernels import scan_packed
-    b, _, l = u.shape
-    if cu_seqlens is None: cu_seqlens = _even_offsets(b, l, str(u.device))
-    y, last = scan_packed(*map(_rows, (u, delta)), A, *map(_rows, (B, C)), D, _rows(z), delta_bias, delta_softplus, initial_state, cu_seqlens)
-    return y.unflatten(0, (b, l)).transpose(1, 2), last
+    (b, _, l), batch = u.shape, cu_seqlens is None
+    rows = (lambda x: None if x is None else x.movedim(-1, 1)) if batch else _rows      # a batch stays one, (B,L,...): a view
+    if batch: cu_seqlens = _even_offsets(b, l, str(u.device))
+    y, last = scan_packed(*map(rows, (u, delta)), A, *map(rows, (B, C)), D, rows(z), delta_bias, delta_softplus, initial_state, cu_seqlens)
+    return (y if batch else y[None]).transpose(1, 2), last
 
 # %% ../nbs/06_scan.ipynb #c069
 def _scan_numba(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, cu_seqlens=None):
@@ -294,7 +295,7 @@ def has_numbers(
 
 # %% ../nbs/06_scan.ipynb #c075
 _BACKENDS = dict(loop='plain loop over tokens', chunked='chunked scan in plain PyTorch', numba='loop compiled by numba; the first call takes some seconds',
-                 triton="our Triton kernel", mamba_ssm='CUDA kernel of the mamba-ssm package')
+                 triton="our GPU kernels", mamba_ssm='CUDA kernel of the mamba-ssm package')
 _announced = set()
 
 def _numba_missing(device):
@@ -317,6 +318,11 @@ def _mamba_ssm_missing(device):
     if find_spec('mamba_ssm') is None: return "the package is missing: pip install 'segvid[cuda]'"
     return '' if find_spec('selective_scan_cuda') else "this mamba-ssm was built without the Mamba-1 kernel: pip install mamba-ssm==2.3.1"
 
+@lru_cache(maxsize=None)
+def _missing(device, *environment):
+    "Why a backend cannot run on `device`, or an empty string; looked up once, and again where a variable of `environment` has another value"
+    return dict(triton=_triton_missing(device), mamba_ssm=_mamba_ssm_missing(device), numba=_numba_missing(device))
+
 # %% ../nbs/06_scan.ipynb #c077
 def scan_backend(
     device:str='cpu', # where the tensors are, a torch device or its name
@@ -327,7 +333,7 @@ def scan_backend(
     device = torch.device(device)
     if wish == 'auto': wish = os.environ.get('SEGVID_SCAN', 'auto')
     if wish not in ('auto', *_BACKENDS): raise ValueError(f"scan backend {wish!r} is unknown; choose 'auto' or one of {', '.join(_BACKENDS)}")
-    missing = dict(triton=_triton_missing(device), mamba_ssm=_mamba_ssm_missing(device), numba=_numba_missing(device))
+    missing = _missing(device, *map(os.environ.get, ('TRITON_INTERPRET', 'CC', 'PATH')))
     if missing.get(wish): raise RuntimeError(f"scan backend {wish!r} cannot be used: {missing[wish]}. Or choose 'chunked', which runs anywhere.")
     wanted = ('triton', 'mamba_ssm') if device.type == 'cuda' else ('numba',)
     ready = [name for name in wanted if not missing[name]]

@@ -110,7 +110,7 @@ def forward(
     state:LayerState=None, # memory before the first token, default empty
     cu_seqlens:Tensor=None, # offsets of S packed sequences, (S+1,) int32, default none
     backend:str='auto', # backend of convolution and scan
-    recompute:bool=False, # in training, where the Triton kernels are used: keep the input alone, and make the inside again on the way back?
+    recompute:bool=False, # in training, where our GPU kernels are used: keep the input and a few states of the scan, and make the rest again on the way back?
 )->tuple: # tokens of the shape of `x`, and the memory after the last token of each sequence
     "Mix each sequence's tokens with those before them"
     conv, scan = state or (None, None)

@@ -2,8 +2,8 @@
 
 The interpreter must be chosen before Triton is imported, and other tests of the same process may have imported it already. So pytest
 sees one test here, which runs this file once more in a process of its own; `TRITON_INTERPRET=1 python -m pytest tests/test_kernels.py`
-runs the tests one by one."""
-import os, subprocess, sys
+runs the tests one by one. The CUDA kernels run there too, lane by lane on the processor, where there is a C++ compiler (SEGVID_LANES=emulate)."""
+import os, shutil, subprocess, sys
 from importlib.util import find_spec
 import pytest, torch
 import torch.nn.functional as F
@@ -14,10 +14,11 @@ if interpreted:
     from segvid.kernels import ScanConfig, conv_packed, mixer_packed, scan_config, scan_packed
     from segvid.maps import add_norm, resized_losses, sum_resized
 inside = pytest.mark.skipif(not interpreted, reason='runs in a process of its own, see test_in_a_process_of_its_own')
+lanes = pytest.mark.skipif(os.environ.get('SEGVID_LANES') != 'emulate', reason='runs with SEGVID_LANES=emulate, which needs a C++ compiler')
 
 @pytest.mark.skipif(interpreted, reason='this is the process')
 def test_in_a_process_of_its_own():
-    env = dict(os.environ, TRITON_INTERPRET='1', OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
+    env = dict(os.environ, TRITON_INTERPRET='1', OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='', SEGVID_LANES='emulate' if shutil.which('g++') else 'off')
     run = subprocess.run([sys.executable, '-m', 'pytest', '-q', '-x', '-p', 'no:cacheprovider', __file__], env=env, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
     assert run.stdout.split()[0].count('.') > 40, run.stdout                # that many tests did run
@@ -166,6 +167,103 @@ def test_messages(change, message):
 def test_no_tokens():
     with pytest.raises(ValueError, match='at least one token'): conv_packed(torch.zeros(0, 4), torch.zeros(4, 2))
 
+# ------------------------------------------------------------------------------------------------ the same scan, lane by lane
+@pytest.fixture
+def watched(monkeypatch):
+    "A test that took the Triton kernels by mistake fails"
+    from segvid import lanes as module
+    calls, plain = [], module._compiled
+    monkeypatch.setattr(module, '_compiled', lambda *args: calls.append(args) or plain(*args))
+    yield
+    assert calls, 'no CUDA kernel ran'
+
+@inside
+@lanes
+@pytest.mark.parametrize('lengths,D', [([1], 16), ([33], 32), ([16, 3, 0, 32, 1], 16), ([70, 5], 48)])
+def test_lanes_ragged(lengths, D, watched): same_scan(scan_inputs(lengths, D, 16))
+
+@inside
+@lanes
+@pytest.mark.parametrize('dtype,tolerance', [(torch.bfloat16, 1e-2), (torch.float16, 2e-3)])
+def test_lanes_half(dtype, tolerance, watched): same_scan(scan_inputs([35, 2], 32, 16, dtype), tolerance)
+
+@inside
+@lanes
+@pytest.mark.parametrize('off', [('z',), ('initial_state',), ('z', 'D', 'delta_bias', 'initial_state')])
+def test_lanes_optional(off, watched): same_scan(scan_inputs([18, 1], 16, 16, off=off))
+
+@inside
+@lanes
+@pytest.mark.parametrize('coarse', [0, 16, 32])
+@pytest.mark.parametrize('use', ['out', 'last'])
+def test_lanes_kept_states(coarse, use, watched): same_scan(scan_inputs([34, 2], 16, 16), use=(use,), config=ScanConfig(coarse=coarse))
+
+@inside
+@lanes
+def test_lanes_step_as_it_is(watched):
+    x = scan_inputs([6, 1], 16, 16)
+    same_scan(x | dict(delta=x['delta'].abs()*.3, delta_bias=x['delta_bias'].abs()), softplus=False)
+
+@inside
+@lanes
+def test_lanes_groups(watched): same_scan(scan_inputs([5, 2], 32, 16, groups=2))
+
+@inside
+@lanes
+@pytest.mark.parametrize('length,dtype,tolerance', [(40, torch.float32, 2e-5), (40, torch.bfloat16, 1e-2), (7, torch.float32, 2e-5)])
+def test_lanes_channels_first(length, dtype, tolerance, watched):
+    "A batch (B,D,L) gives what packed rows give, and comes back in its own order"
+    from segvid.scan import selective_scan
+    x = scan_inputs([length]*2, 16, 16, dtype)
+    turn = lambda v: v.unflatten(0, (2, length)).movedim(1, -1).contiguous()
+    batch = {k: turn(v) if k in ('u', 'delta', 'z', 'B', 'C') else v for k, v in x.items() if k != 'cu_seqlens'}
+    def run(**leaf): return selective_scan(**leaf, delta_softplus=True, return_last_state=True, backend='triton')
+    got, want = results(run, batch), results(scan_loop, x, torch.float64, delta_softplus=True)
+    if length % 8 == 0: assert got['out'].is_contiguous() and got['out'].shape == (2, 16, length)
+    g = torch.Generator().manual_seed(1)
+    for k in ('out', 'last'):
+        flat = got[k].movedim(-1, 1).flatten(0, 1) if k == 'out' else got[k]
+        assert float((flat.double() - want[k]).norm()/want[k].norm()) < tolerance, k
+
+@inside
+@lanes
+def test_lanes_gradients_channels_first(watched):
+    from segvid.scan import selective_scan
+    x = scan_inputs([24]*2, 16, 16)
+    turn = lambda v: v.unflatten(0, (2, 24)).movedim(1, -1)
+    def first(contiguous, **leaf):
+        batch = {k: turn(v).contiguous() if contiguous and k in ('u', 'delta', 'z', 'B', 'C') else turn(v) if k in ('u', 'delta', 'z', 'B', 'C') else v for k, v in leaf.items() if k != 'cu_seqlens'}
+        y, last = selective_scan(**batch, delta_softplus=True, return_last_state=True, backend='triton')
+        return y.movedim(-1, 1).flatten(0, 1), last
+    for contiguous in (True, False): same(lambda delta_softplus, **leaf: first(contiguous, **leaf), scan_loop, x, 2e-5, delta_softplus=True)
+
+@inside
+@lanes
+def test_lanes_can_be_repeated(watched):
+    runs = [results(scan_packed, scan_inputs([35, 2], 32, 16), delta_softplus=True) for _ in range(2)]
+    assert all(torch.equal(runs[0][k], runs[1][k]) for k in runs[0])
+
+@inside
+@lanes
+def test_lanes_compile_without_a_break(watched):
+    torch._dynamo.reset()
+    x = {k: v.detach().clone().requires_grad_() if v.is_floating_point() else v for k, v in scan_inputs([18, 2], 16, 16).items()}
+    def run(f):
+        out = f(**x, delta_softplus=True)
+        return [*out, *torch.autograd.grad(sum(o.square().sum() for o in out), [v for v in x.values() if v.requires_grad])]
+    for a, b in zip(run(torch.compile(scan_packed, fullgraph=True, backend='aot_eager')), run(scan_packed), strict=True): assert torch.allclose(a, b, atol=1e-5)
+    from torch._dynamo.utils import counters
+    counters.clear()
+
+@inside
+@lanes
+def test_lanes_keep_the_promises_of_operators(watched):
+    from segvid.kernels import _scan_forward
+    x, checks = scan_inputs([2, 17], 16, 16, off=('initial_state',)), ('test_schema', 'test_autograd_registration', 'test_faketensor')
+    tensors = x['u'], x['delta'], x['A'].t().contiguous(), x['B'], x['C'], x['D'], x['delta_bias'], x['z'], torch.randn(2, 16, 16)
+    for save in (False, True):
+        torch.library.opcheck(_scan_forward, ([t.detach().clone().requires_grad_() for t in tensors] + [x['cu_seqlens'], True, save, [int(v) for v in ScanConfig()]]), test_utils=checks)
+
 # ------------------------------------------------------------------------------------------------ the convolution
 def same_conv(lengths, D, W, tolerance=2e-6, off=(), dtype=torch.float32, **kw):
     g = torch.Generator().manual_seed(D + W)
@@ -260,14 +358,24 @@ def alike(got, want, tolerance):
 @inside
 @pytest.mark.parametrize('lengths,states', [([5, 1], True), ([2, 7], False)])
 @pytest.mark.parametrize('dtype,tolerance', [(torch.float32, 2e-5), (torch.bfloat16, 3e-2)])
-def test_mixer(lengths, states, dtype, tolerance):
+def test_mixer(lengths, states, dtype, tolerance): same_mixer(lengths, states, dtype, tolerance, 10, 4)
+
+@inside
+@lanes
+@pytest.mark.parametrize('coarse', [0, 32])
+@pytest.mark.parametrize('dtype,tolerance', [(torch.float32, 3e-5), (torch.bfloat16, 3e-2)])
+def test_lanes_mixer(coarse, dtype, tolerance, watched):
+    same_mixer([34, 3], True, dtype, tolerance, 16, 16, ScanConfig(coarse=coarse))
+    same_mixer([5], False, dtype, tolerance, 32, 16, ScanConfig(coarse=coarse))
+
+def same_mixer(lengths, states, dtype, tolerance, D, N, config=None):
     g = torch.Generator().manual_seed(len(lengths) + states)
     rand = lambda *s: torch.randn(*s, generator=g)
-    L, S, C, D, N, rank = sum(lengths), len(lengths), 6, 10, 4, 3
+    L, S, C, rank = sum(lengths), len(lengths), 6, 3
     x = dict(x=rand(L, C), in_w=rand(2*D, C)*.4, conv_w=rand(D, 4)*.5, conv_b=rand(D), x_w=rand(rank + 2*N, D)*.3, dt_w=rand(D, rank)*.5, dt_b=rand(D) - 1, A=-rand(D, N).exp(), D=rand(D),
              out_w=rand(C, D)*.4, conv_state=rand(S, 3, D) if states else None, scan_state=rand(S, D, N) if states else None)
     double = {k: None if v is None else v.double() for k, v in x.items()}
-    alike(gradients(mixer_packed, x | dict(x=x['x'].to(dtype)), 1, cu_seqlens=offsets(lengths)), gradients(mixer_loop, double, 1, cu_seqlens=offsets(lengths)), tolerance)
+    alike(gradients(mixer_packed, x | dict(x=x['x'].to(dtype)), 1, cu_seqlens=offsets(lengths), config=config), gradients(mixer_loop, double, 1, cu_seqlens=offsets(lengths)), tolerance)
 
 @inside
 @pytest.mark.parametrize('rows,C', [(1, 1), (7, 5), (70, 32), (3, 320)])

@@ -6,13 +6,15 @@
 Prints a table; all numbers go to kernels.json in the folder that the variable OUT names (default: here). Exit status 1 if a check failed."""
 import json, os, sys, time
 DRY = '--dry' in sys.argv
-if DRY: os.environ['TRITON_INTERPRET'] = '1'
+if DRY: os.environ.update(TRITON_INTERPRET='1', SEGVID_LANES='emulate')
 import torch, triton
 import torch.nn.functional as F
-from segvid.kernels import ScanConfig, conv_packed, scan_config, scan_packed
+from segvid.kernels import conv_packed, mixer_packed, scan_config, scan_packed
+from segvid.lanes import lanes_missing
+from segvid.scan import selective_scan
 
 DEVICE = 'cpu' if DRY else 'cuda'
-S, D, L, N = (1, 8, 3, 2) if DRY else (28, 512, 1600, 16)
+S, D, L, N = (1, 16, 3, 16) if DRY else (28, 512, 1600, 16)
 DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 KINDS = ['bfloat16'] if DRY else ['bfloat16', 'float32', 'float16']
 LIMIT = dict(float32=2e-5, bfloat16=2e-2, float16=4e-3)
@@ -78,9 +80,10 @@ def ragged(seed, total):
 
 def scan_cases():
     total = 4 if DRY else 300
-    for i, (d, n) in enumerate([(5, 3)] if DRY else [(512, 16), (96, 16), (40, 1), (100, 7), (64, 32), (33, 20), (64, 64)]):
+    for i, (d, n) in enumerate([(5, 3), (16, 16)] if DRY else [(512, 16), (96, 16), (40, 1), (100, 7), (64, 32), (33, 20), (64, 64)]):
         for dtype in KINDS if i < 2 else KINDS[:1]: yield f'D={d} N={n} {dtype}', ragged(i, total), d, n, dtype, True, {}
     for change in cuts(True).values(): yield f'cut {change}', ragged(11, total), D, N, 'float32', True, change
+    for dtype in KINDS: yield f'Triton D={D} N={N} {dtype}', ragged(0, total), D, N, dtype, True, dict(lanes=False)
     for dtype in KINDS: yield f'beside mamba-ssm {dtype}', [total]*(1 if DRY else 3), D, N, dtype, False, {}
 
 def check_scan(name, lengths, d, n, dtype, state, change):
@@ -93,6 +96,37 @@ def check_scan(name, lengths, d, n, dtype, state, change):
         except Exception as e: row['mamba_ssm'] = repr(e)[-200:]
     row['worst'] = max(row['errors'].values())
     return row | dict(good=row['worst'] < LIMIT[dtype] and row['repeated'])
+
+def turned(x, seqs):
+    "Packed rows as a batch (B,D,L), a channel's tokens side by side"
+    return {k: v.unflatten(0, (seqs, -1)).movedim(1, -1).contiguous() if k in ('u', 'delta', 'B', 'C', 'z') else v for k, v in x.items()}
+
+def check_channels_first(dtype):
+    "The same numbers for a batch (B,D,L)"
+    length = 8 if DRY else 200
+    x = scan_inputs([length]*2, D, N, dtype, seed=9)
+    def ours(**kw):
+        y, last = selective_scan(**turned(kw, 2), delta_softplus=True, return_last_state=True, backend='triton')
+        return y.movedim(-1, 1).flatten(0, 1), last
+    row = dict(errors=errors(results(ours, x), results(scan_loop, x, torch.float64, lengths=[length]*2)))
+    row['worst'] = max(row['errors'].values())
+    return row | dict(good=row['worst'] < LIMIT[dtype])
+
+def mixer_arguments(lengths, d, n, dtype, c=8, rank=4):
+    g = torch.Generator().manual_seed(4)
+    rand = lambda *s: torch.randn(*s, generator=g).to(DEVICE)
+    return dict(x=rand(sum(lengths), c).to(DTYPES[dtype]), in_w=rand(2*d, c)*.3, conv_w=rand(d, 4)*.5, conv_b=rand(d), x_w=rand(rank + 2*n, d)*d**-.5, dt_w=rand(d, rank)*.5, dt_b=rand(d) - 4,
+                A=-rand(d, n).exp(), D=rand(d), out_w=rand(c, d)*d**-.5)
+
+def check_mixer(dtype):
+    "A whole mixer by the CUDA kernels, with and without kept states, against the Triton kernels in float32"
+    lengths = ragged(2, 4 if DRY else 300)
+    x = mixer_arguments(lengths, D, N, dtype)
+    run = lambda x, **change: results(lambda **kw: mixer_packed(**kw, cu_seqlens=offsets(lengths), config=scan_config(N)._replace(**change))[:2], x)
+    want = run({k: v.float() for k, v in x.items()}, lanes=False)
+    row = dict(errors={f'{name} {k}': v for name, change in (('kept', {}), ('again', dict(coarse=0)), ('Triton', dict(lanes=False))) for k, v in errors(run(x, **change), want).items()})
+    row['worst'] = max(row['errors'].values())
+    return row | dict(good=row['worst'] < (1e-4 if dtype == 'float32' else 5e-2))
 
 def check_conv(dtype, width):
     lengths, d = ragged(3, 4 if DRY else 200), 4 if DRY else 200
@@ -116,9 +150,8 @@ def check_carried():
 # ------------------------------------------------------------------------------------------------ times
 def cuts(train):
     "Ways to cut the work: the usual one first"
-    if train: return {'usual': {}, 'save states': dict(save_states=True), 'save states, unroll 8': dict(save_states=True, unroll=8),
-                      'save states, unroll 32': dict(save_states=True, unroll=32), '32 channels': dict(bwd_block_d=32, bwd_tile=8)}
-    return {'usual': {}, 'unroll 8': dict(unroll=8), '32 channels, unroll 8': dict(block_d=32, unroll=8)}
+    if train: return {'usual': {}, 'state every 16': dict(coarse=16), 'no states kept': dict(coarse=0), 'Triton': dict(lanes=False), 'Triton, states saved': dict(lanes=False, save_states=True)}
+    return {'usual': {}, 'Triton': dict(lanes=False)}
 
 def graphed(fn):
     "`fn` as a CUDA graph: the card's time without the host's"
@@ -168,6 +201,8 @@ def times():
             for name, change in cuts(train).items():
                 config = scan_config(N)._replace(**change)
                 table[kind, name] = milliseconds(calls(scan_packed, x, train, delta_softplus=True, cu_seqlens=cu, config=config))
+            batch = turned(x, S)
+            table[kind, 'usual, (B,D,L)'] = milliseconds(calls(lambda **kw: (selective_scan(**kw, backend='triton'),), batch, train, delta_softplus=True))
         conv = dict(x=x['u'], weight=torch.randn(D, 4, device=DEVICE), bias=torch.randn(D, device=DEVICE))
         for train in (False, True): table[f'{dtype} convolution' + (' + backward' if train else ''), 'usual'] = milliseconds(calls(conv_packed, conv, train, cu_seqlens=cu))
     x, state = scan_inputs([L//4 or 1]*S, D, N, 'bfloat16', state=False), torch.randn(S, N, D, device=DEVICE).transpose(1, 2)
@@ -182,9 +217,12 @@ def attempt(fn, *args):
 
 def main():
     begin, checks = time.time(), {}
+    print('CUDA kernels:', lanes_missing(DEVICE) or 'used where they fit')
     for case in scan_cases(): checks[case[0]] = attempt(check_scan, *case)
     for dtype in KINDS:
         for width in (2, 4): checks[f'convolution W={width} {dtype}'] = attempt(check_conv, dtype, width)
+    for dtype in KINDS: checks[f'channels first {dtype}'] = attempt(check_channels_first, dtype)
+    for dtype in KINDS[:2]: checks[f'mixer {dtype}'] = attempt(check_mixer, dtype)
     checks['carried state'] = attempt(check_carried)
     for name, row in checks.items():
         theirs = row.get('mamba_ssm')
