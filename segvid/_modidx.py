@@ -1055,6 +1055,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'segvid.scan._chunked_backward': ('scan.html#_chunked_backward', 'segvid/scan.py'),
                              'segvid.scan._chunked_forward': ('scan.html#_chunked_forward', 'segvid/scan.py'),
                              'segvid.scan._even_offsets': ('scan.html#_even_offsets', 'segvid/scan.py'),
+                             'segvid.scan._gpu_kernels': ('scan.html#_gpu_kernels', 'segvid/scan.py'),
                              'segvid.scan._initial_state_term': ('scan.html#_initial_state_term', 'segvid/scan.py'),
                              'segvid.scan._mamba_ssm_missing': ('scan.html#_mamba_ssm_missing', 'segvid/scan.py'),
                              'segvid.scan._missing': ('scan.html#_missing', 'segvid/scan.py'),

@@ -323,6 +323,12 @@ def _missing(device, *environment):
     "Why a backend cannot run on `device`, or an empty string; looked up once, and again where a variable of `environment` has another value"
     return dict(triton=_triton_missing(device), mamba_ssm=_mamba_ssm_missing(device), numba=_numba_missing(device))
 
+def _gpu_kernels(device):
+    "Which of our GPU kernels run on `device`, in words"
+    from segvid.lanes import lanes_missing
+    why = lanes_missing(device)
+    return f'our GPU kernels in Triton; those in CUDA C: {why}' if why else 'our GPU kernels: in CUDA C for 16 states, else in Triton'
+
 # %% ../nbs/06_scan.ipynb #c077
 def scan_backend(
     device:str='cpu', # where the tensors are, a torch device or its name
@@ -340,7 +346,7 @@ def scan_backend(
     name = wish if wish != 'auto' else (ready or ['chunked'])[0]
     if not quiet and (device.type, name) not in _announced:
         _announced.add((device.type, name))
-        print(f"segvid: selective scan on {device.type} by '{name}' ({_BACKENDS[name]})")
+        print(f"segvid: selective scan on {device.type} by '{name}' ({_gpu_kernels(device) if name == 'triton' else _BACKENDS[name]})")
     return name
 
 # %% ../nbs/06_scan.ipynb #c080
