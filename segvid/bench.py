@@ -25,6 +25,7 @@ from .cpu_scan import numba_missing
 from .scan import selective_scan
 from .metrics import ClipLoss
 from .segmenter import FrameGraph, masks_of, stream_model, video_segmenter
+from .survive import write_atomically
 from .toycity import make_toycity
 
 # %% ../nbs/14_bench.ipynb #c007
@@ -635,8 +636,8 @@ def segvid_bench(
     with redirect_stdout(sys.stderr) if json else nullcontext():
         chosen, figures = _chosen(parts, gpu), _kept(out, machine())
         print(*(f'{k}: {v}' for k, v in figures['machine'].items()), sep='\n', flush=True)
-        keep = lambda more: Path(out).write_text(_dumps(figures | more, indent=1)) if out else None
+        keep = lambda more: write_atomically(out, _dumps(figures | more, indent=1)) if out else None
         for name, measure in chosen.items(): figures |= measure(bool(quick), repeats, data, **(dict(limit=limit, keep=keep) if name == 'tasks' else {}))
-    if out: Path(out).write_text(_dumps(figures, indent=1))
+    if out: write_atomically(out, _dumps(figures, indent=1))
     if json: print(_dumps(figures))
     return 0

@@ -55,6 +55,19 @@ def test_eval_prints_a_table(run, city, capsys):
     for word in ('mIoU', 'boundary IoU', 'VC8', 'flicker', 'road', '24 labelled frames scored of 24 seen, streamed', 'clip by clip'): assert word in text
     assert json.loads((run.parent/'s.json').read_text())['split'] == 'all'
 
+@pytest.mark.parametrize('how', ['steady', 'smooth'])
+def test_calmer_streams_are_scored(run, city, tmp_path, how):
+    "The option reaches the stream, and the stream alone"
+    from segvid.clips import FrameIndex
+    from segvid.evaluate import evaluate_model
+    score = lambda name, **more: segvid_eval(model=str(run/'model.safetensors'), data=str(city), device='cpu', quiet=True, out=str(tmp_path/name), **more)
+    assert score('plain.json') == score('calm.json', **{how: .6}) == 0
+    plain, calm = (json.loads((tmp_path/f'{name}.json').read_text()) for name in ('plain', 'calm'))
+    assert calm['streamed']['flicker'] < plain['streamed']['flicker'] and calm['clipwise']['flicker'] == plain['clipwise']['flicker']
+    model = load_model(run/'model.safetensors', 'cpu')
+    setattr(model, how, .6)
+    assert evaluate_model(model, FrameIndex(city, 'val'), progress=False).mIoU == pytest.approx(calm['streamed']['mIoU'], abs=1e-6)
+
 def test_unusable_files_give_status_one(run, city, tmp_path):
     import shutil
     shutil.copytree(city, tmp_path/'city'); next((tmp_path/'city'/'leftImg8bit').rglob('*.png')).with_name('holiday.png').write_bytes(b'no picture')

@@ -471,6 +471,17 @@ def test_command(tmp_path, film, model_file, capsys):
         out, err = capsys.readouterr()
         assert words in err and out == '' and len(err.strip().splitlines()) == 1
 
+def test_command_calms_masks(tmp_path, film, model_file):
+    "With --steady fewer pixels change from mask to mask; a share above 1 is refused"
+    from segvid.organize import run_command
+    from segvid.stream import segvid_predict
+    def changes(name, *options):
+        assert run_command(segvid_predict, [str(o) for o in ('--model', model_file, '--source', film, '--out', tmp_path/f'{name}.mp4', '--masks', 'yes', '--stop', 8, '--device', 'cpu', '--quiet', *options)]) == 0
+        masks = np.stack([np.asarray(Image.open(p)) for p in sorted((tmp_path/f'{name}_masks').glob('*.png'))])
+        return (masks[1:] != masks[:-1]).mean()
+    assert changes('steady', '--steady', .5) < changes('plain')
+    assert run_command(segvid_predict, [str(o) for o in ('--model', model_file, '--source', film, '--out', tmp_path/'no.mp4', '--device', 'cpu', '--steady', 1.5)]) == 2
+
 def test_command_tells_of_faults_and_interruption(tmp_path, film, model_file):
     data = write_film(tmp_path/'w.mp4', pictures(60), container={'movflags': 'faststart'}).read_bytes()
     (tmp_path/'cut.mp4').write_bytes(data[:len(data)*2//3])
